@@ -6,8 +6,10 @@ elsewhere. Vectors depend on nothing but their text and batch, so that nothing e
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Self
 
 from langchain_core.embeddings import Embeddings
@@ -26,7 +28,8 @@ class RayEmbeddings(Embeddings):
     """Compute the vectors of documents on a Ray cluster, and those of queries in this process.
 
     Vectors are those of `embeddings`, so an index can be filled with `RayEmbeddings` and searched without. It is a
-    context manager; the first call connects to the cluster, and the connection lasts until the block ends.
+    context manager, which is connected to the cluster until its block ends. Without a block, the first call connects,
+    and the connection lasts until the process ends.
 
     Args:
         embeddings: LangChain embeddings that can be pickled. The nodes load their model, so it has to be found there.
@@ -38,8 +41,8 @@ class RayEmbeddings(Embeddings):
 
     Raises:
         MissingExtraError: If Ray is not installed.
-        ConfigurationError: If a number is not possible. From the first call: if the cluster does not answer, or no
-            node has the CPUs and GPUs.
+        ConfigurationError: If a number is not possible. When it connects: if the cluster does not answer, or no node
+            has the CPUs and GPUs.
 
     Example:
         >>> with RayEmbeddings(MiniLMEmbeddings(), "10.0.0.5:6379", num_cpus=2) as embeddings:  # doctest: +SKIP
@@ -68,8 +71,10 @@ class RayEmbeddings(Embeddings):
         self._task: Any = None
         self._sent: Any = None
         self._key = ""
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
+        self._connect()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,17 +110,23 @@ class RayEmbeddings(Embeddings):
         return (texts[start : start + self._batch] for start in range(0, len(texts), self._batch))
 
     def _connect(self) -> None:
-        if self._task is not None:
-            return
         import ray
 
-        self._open.enter_context(connected(self._address))
-        check_resources(**self._resources)
-        self._sent = ray.put(self.underlying_embeddings)
-        self._key = self._sent.hex()
-        self._task = ray.remote(_embedded).options(
-            **self._resources, max_retries=_RETRIES, scheduling_strategy="SPREAD"
-        )
+        with self._lock, ExitStack() as opened:
+            if self._task is not None:
+                return
+            opened.enter_context(connected(self._address))
+            check_resources(**self._resources)
+            self._sent = ray.put(self.underlying_embeddings)
+            self._key = self._sent.hex()
+            self._task = ray.remote(_embedded).options(
+                **self._resources, max_retries=_RETRIES, scheduling_strategy="SPREAD"
+            )
+            self._open = opened.pop_all()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options: dict[str, Any] = {"batch_size": self._batch, **self._resources}
+        return partial(type(self), address=self._address, **options), (self.underlying_embeddings,)
 
     def __repr__(self) -> str:
         return f"RayEmbeddings({self.underlying_embeddings!r}, {self._address!r})"

@@ -17,6 +17,7 @@ from rag_backbone.errors import DynPragError
 _T = TypeVar("_T")
 
 _BATCH = 512
+"""Chunks that are embedded and stored at a time: enough for several workers, few enough to do again."""
 _MANY = 1000
 
 

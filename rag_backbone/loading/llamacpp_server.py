@@ -151,18 +151,19 @@ class LlamaCppServer:
             "adapters": [str(path) for path in files],
         }
         # In a session of its own, Ctrl-C reaches this process only, which decides what ends.
-        self._process = subprocess.Popen(  # noqa: S603 - our own program, without a shell
+        process = subprocess.Popen(  # noqa: S603 - our own program, without a shell
             [sys.executable, "-P", str(_PROGRAM), json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-        self._end = weakref.finalize(self, _ended, self._process)  # called at the latest when this object is freed
-        assert self._process.stdout is not None
-        with self._process.stdout as report:
+        self._process = process
+        self._end = weakref.finalize(self, _ended, process)  # called at the latest when this object is freed
+        assert process.stdout is not None
+        with process.stdout as report:
             line = report.readline()
-        told: dict[str, Any] = json.loads(line) if line else {"error": f"its process ended ({self._process.wait()})"}
+        told: dict[str, Any] = json.loads(line) if line else {"error": f"its process ended ({process.wait()})"}
         if "error" in told:
             self._stop()
             beside = f" with {len(files)} adapters" if files else ""

@@ -1,8 +1,11 @@
 """Embedding documents on a real Ray cluster of two nodes on this machine."""
 
+import asyncio
+import copy
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +69,26 @@ class TestOnACluster:
 
     def test_a_task_that_no_node_has_room_for_is_refused(self, cluster, tmp_path):
         embeddings = RayEmbeddings(Lengths(tmp_path), cluster.address, num_cpus=8)
-        with embeddings, pytest.raises(ConfigurationError, match="no node of the Ray cluster has the 8 CPUs"):
-            embeddings.embed_documents(["a"])
+        with pytest.raises(ConfigurationError, match="no node of the Ray cluster has the 8 CPUs"), embeddings:
+            pass
+        with RayEmbeddings(Lengths(tmp_path), cluster.address) as possible:  # the refused one left no connection
+            assert possible.embed_documents(["a"]) == [[1.0, 1.0]]
+
+    def test_a_copy_has_a_connection_of_its_own_and_threads_share_one(self, cluster, tmp_path):
+        embeddings = RayEmbeddings(Lengths(tmp_path), cluster.address, num_cpus=0.5, batch_size=3)
+        with embeddings, ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(embeddings.embed_documents, [["a" * i] for i in range(8)]))
+            again = copy.deepcopy(embeddings)
+        assert [int(vectors[0][0]) for vectors in found] == list(range(8))
+        assert again.underlying_embeddings.folder == tmp_path
+        with again:
+            assert again.embed_documents(["abc"]) == [[3.0, 1.0]]
+
+    async def test_it_can_be_awaited_without_a_block(self, cluster, tmp_path):
+        embeddings = RayEmbeddings(Lengths(tmp_path), cluster.address)
+        both = await asyncio.gather(embeddings.aembed_documents(["a"]), embeddings.aembed_documents(["ab"]))
+        assert both == [[[1.0, 1.0]], [[2.0, 1.0]]]
+        embeddings.__exit__()
 
     def test_vectors_come_in_order_from_both_nodes(self, cluster, tmp_path):
         texts = ["x" * i for i in range(1, 60)]
