@@ -2,7 +2,7 @@
 
 Every factor has a leading document dimension, and each row of a batch uses the factors of its own document:
 
-    h = x A[doc]^T   (tokens, in) x (in, rank), for all tokens of a document's rows together
+    h = x A[doc]^T   (rows, tokens, in) x (rows, in, rank)
     y = W x + s h B'[doc]
 
 All values lie in one (documents, layout.size) buffer. A document's adapter is one row of it, an optimiser step is a few
@@ -60,8 +60,8 @@ class DocumentFactors:
         """(documents, layout.size) float32."""
         self.gradients = torch.zeros_like(self.values)
         self._scale = scale
-        self._documents: list[tuple[int, int]] = []
-        """The document of each group of consecutive rows, and how many rows it has."""
+        self._rows = torch.empty(0, dtype=torch.long)
+        """The document of each row."""
         self._acting: Tensor | None = None
         self._factors = []
         for target, a, b in zip(layout.targets, layout.a_offsets, layout.b_offsets, strict=True):
@@ -83,26 +83,21 @@ class DocumentFactors:
         """Make forward passes within this context use the factors of document `documents[i]` for batch row `i`.
 
         Args:
-            documents: (rows,) int64. Rows of one document are computed together if they are consecutive.
+            documents: (rows,) int64.
             acting: (rows, tokens) bool, the tokens on which the factors act; None for all.
         """
-        found, counts = torch.unique_consecutive(documents, return_counts=True)
-        self._documents = list(zip(found.tolist(), counts.tolist(), strict=True))
+        self._rows = documents
         self._acting = acting
         with patched_forwards(self._forwards):
             yield
 
     def _forward_of(self, index: int, layer: nn.Linear) -> Callable[[Tensor], Tensor]:
         def forward(states: Tensor) -> Tensor:
-            a, b = self._factors[index]
-            parts = states.split([rows for _, rows in self._documents])
-            # Copying the factors for each row instead would move more memory than the products.
-            inner = [part @ a[doc].T.to(part.dtype) for part, (doc, _) in zip(parts, self._documents, strict=True)]
+            a, b = (factor.index_select(0, self._rows).to(states.dtype) for factor in self._factors[index])
+            inner = states @ a.transpose(1, 2)
             if self._acting is not None:
-                acting = self._acting.unsqueeze(-1).split([rows for _, rows in self._documents])
-                inner = [part * which for part, which in zip(inner, acting, strict=True)]
-            updates = [part @ b[doc].to(part.dtype) for part, (doc, _) in zip(inner, self._documents, strict=True)]
-            return torch.add(functional.linear(states, layer.weight, layer.bias), torch.cat(updates), alpha=self._scale)
+                inner = inner * self._acting.unsqueeze(-1)
+            return torch.add(functional.linear(states, layer.weight, layer.bias), inner @ b, alpha=self._scale)
 
         return forward
 

@@ -22,7 +22,7 @@ from llamaindex_prag.training.factors import DocumentFactors
 from llamaindex_prag.training.lower_layers import LowerLayers
 from llamaindex_prag.training.objective import Batch, CountedLogits, batch_of, losses_of
 from llamaindex_prag.training.packs import Pack, rows_of
-from llamaindex_prag.training.prompt_states import PromptState, PromptStates, answer_of
+from llamaindex_prag.training.prompt_states import PromptState, PromptStates, answer_of, answer_rows
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -132,9 +132,13 @@ class DocumentLosses:
     ) -> dict[int, float]:
         counted = {i: sum(e.counted for e in examples) for i, examples in active.items()}
         if any(isinstance(state, PromptState) for state in lower.values()):
-            answers = [(i, answer_of(e), lower[id(e)]) for i, of in active.items() for e in of]
-            packs = [(i, Pack((answer,), 0)) for i, answer, _ in answers]
-            lower = {id(answer): state for _, answer, state in answers}
+            packs = []
+            states: dict[int, Tensor | PromptState] = {}
+            for i, of in active.items():
+                answers = [answer_of(e) for e in of]
+                packs += [(i, row) for row in answer_rows(answers, self._tokens)]
+                states |= {id(answer): lower[id(e)] for answer, e in zip(answers, of, strict=True)}
+            lower = states
         else:
             packs = [(i, pack) for i, of in active.items() for pack in self._logits.packs(of, self._tokens)]
         found = torch.zeros(len(factors.values))

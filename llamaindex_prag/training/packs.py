@@ -111,24 +111,32 @@ class Rows:
         return out
 
 
+def segments_of(packs: Sequence[Pack]) -> Tensor:
+    """Return (rows, width) int64: the number of each token's sequence in its row, from 1; 0 in the prefix, -1 after."""
+    segments = torch.full((len(packs), max(pack.width for pack in packs)), -1)
+    for row, pack in zip(segments, packs, strict=True):
+        row[: pack.prefix] = 0
+        for number, (start, example) in enumerate(zip(pack.starts, pack.examples, strict=True), 1):
+            row[start : start + len(example.ids) - pack.prefix] = number
+    return segments
+
+
 def rows_of(packs: Sequence[Pack], pad: int, device: torch.device) -> Rows:
     """Build one batch with a row per pack, padded on the right with the token `pad`."""
     width = max(pack.width for pack in packs)
     ids = torch.full((len(packs), width), pad)
     places = torch.zeros(len(packs), width, dtype=torch.long)
-    segments = torch.full((len(packs), width), -1)
     for i, pack in enumerate(packs):
         prefix = pack.prefix
         ids[i, :prefix] = torch.tensor(pack.examples[0].ids[:prefix], dtype=torch.long)
         places[i, :prefix] = torch.arange(prefix)
-        segments[i, :prefix] = 0
-        for number, (start, example) in enumerate(zip(pack.starts, pack.examples, strict=True), 1):
+        for start, example in zip(pack.starts, pack.examples, strict=True):
             end = start + len(example.ids) - prefix
             ids[i, start:end] = torch.tensor(example.ids[prefix:])
             places[i, start:end] = torch.arange(prefix, len(example.ids))
-            segments[i, start:end] = number
     if all(len(pack.examples) == 1 for pack in packs):  # causal attention never sees padding on the right
         return Rows(tuple(packs), ids.to(device), None, None)
+    segments = segments_of(packs)
     same = segments[:, :, None] == segments[:, None, :]
     sees = (same | (segments[:, None, :] == 0)).tril_()
     return Rows(tuple(packs), ids.to(device), places.to(device), sees[:, None].to(device))

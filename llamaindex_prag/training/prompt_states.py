@@ -7,7 +7,8 @@ the answer's tokens only, in the adapted layers and those above:
     once        prompt and answer -> keys and values of the prompt, hidden states of the answer
     each step   hidden states of the answer, with the prompt's keys and values before them -> logits
 
-Losses and gradients are those of a pass over the whole sequence. Knows nothing of losses.
+Answers are short and differ in length, so all answers of a document share a row: each attends to the keys of its own
+prompt and to itself. Losses and gradients are those of a pass over the whole sequence. Knows nothing of losses.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from transformers.cache_utils import DynamicCache
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.lower_layers import LowerLayers
 from llamaindex_prag.training.objective import Batch, CountedLogits, batch_of
-from llamaindex_prag.training.packs import Pack, Rows, rows_of
+from llamaindex_prag.training.packs import Pack, Rows, rows_of, segments_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,17 @@ class PromptState:
 def answer_of(example: Example) -> Example:
     """Return the part of a sequence on which adapters act: from the token that predicts the first counted one."""
     return replace(example, ids=example.ids[example.counted_from - 1 :], counted_from=1)
+
+
+def answer_rows(answers: Sequence[Example], limit: int) -> list[Pack]:
+    """Put a document's answers (`answer_of`) into rows of at most `limit` tokens, or of a single answer."""
+    rows: list[Pack] = []
+    for answer in answers:
+        if rows and rows[-1].width + len(answer.ids) <= limit:
+            rows[-1] = Pack((*rows[-1].examples, answer), 0)
+        else:
+            rows.append(Pack((answer,), 0))
+    return rows
 
 
 class PromptStates:
@@ -91,8 +103,8 @@ class PromptStates:
         """Return (counted, vocabulary) float32 logits.
 
         Args:
-            batch: The answers (`answer_of`), each in a row of its own.
-            states: The state of each row.
+            batch: The answers, in rows of `answer_rows`.
+            states: The state of each answer, in order.
         """
         with self._resumed(batch, states) as given:
             return self._logits.run(batch, given)
@@ -100,40 +112,49 @@ class PromptStates:
     @contextlib.contextmanager
     def _resumed(self, batch: Batch, states: Sequence[PromptState]) -> Iterator[dict[str, Any]]:
         """Yield the decoder's arguments, in a context in which it resumes above the lower layers."""
-        rows, width = batch.ids.shape
-        device = batch.ids.device
-        lengths = torch.tensor([s.states.shape[1] for s in states], device=device)
-        longest = int(lengths.max())
-        kinds, _, heads, dim = states[0].states.shape
-        padded = states[0].states.new_zeros(rows, kinds, longest, heads, dim)
-        for row, state in zip(padded, states, strict=True):
-            row[:, longest - state.states.shape[1] :] = state.states
-        sees = torch.ones(rows, 1, width, longest + width, dtype=torch.bool, device=device).tril_(longest)
-        sees &= (torch.arange(longest + width, device=device) >= (longest - lengths)[:, None])[:, None, None]
+        rows = batch.sequences
+        of = iter(states)
+        by_row = [[next(of) for _ in pack.examples] for pack in rows.packs]
+        prompts = [torch.cat([state.states for state in row], 1) for row in by_row]
+        kinds, _, heads, dim = prompts[0].shape
+        longest = max(prompt.shape[1] for prompt in prompts)
+        padded = prompts[0].new_zeros(len(prompts), kinds, longest, heads, dim)
+        owners = torch.full((len(prompts), longest), -2)  # the number of each key's answer in its row
+        segments = segments_of(rows.packs)
+        places = segments.new_zeros(segments.shape)
+        for i, (row, pack) in enumerate(zip(by_row, rows.packs, strict=True)):
+            lengths = torch.tensor([state.states.shape[1] for state in row])
+            padded[i, :, longest - prompts[i].shape[1] :] = prompts[i]
+            owners[i, longest - prompts[i].shape[1] :] = torch.repeat_interleave(torch.arange(len(row)) + 1, lengths)
+            for start, example, length in zip(pack.starts, pack.examples, lengths.tolist(), strict=True):
+                places[i, start : start + len(example.ids)] = torch.arange(length, length + len(example.ids))
+        own = segments[:, :, None] == owners[:, None, :]
+        among = (segments[:, :, None] == segments[:, None, :]).tril_()
         cache = DynamicCache()
         for i in range(kinds // 2):
             keys, values = padded[:, i].transpose(1, 2), padded[:, kinds // 2 + i].transpose(1, 2)
             cache.update(keys, values, self._lower.count + i)
-        places = lengths[:, None] + torch.arange(width, device=device)
-        below = batch.sequences.joined([s.below for s in states if s.below is not None]) if self._lower.count else None
+        below = rows.joined([s.below for s in states if s.below is not None]) if self._lower.count else None
+        device = batch.ids.device
         with self._lower.given(below):
             yield {
                 "input_ids": batch.ids,
-                "attention_mask": sees,
-                "position_ids": places,
+                "attention_mask": torch.cat([own, among], 2)[:, None].to(device),
+                "position_ids": places.to(device),
                 "past_key_values": cache,
                 "use_cache": True,
             }
 
     @torch.no_grad()
     def _tried(self, model: PreTrainedModel) -> bool:
-        """Compare answers of two prompts of different lengths with whole sequences; a family may do otherwise."""
-        examples = [Example((1, 2, 3, 4, 5, 6), 4), Example((2, 3, 4, 5), 2)]
+        """Compare three answers, two in one row, with whole sequences; a family of models may do otherwise."""
+        examples = [Example((1, 2, 3, 4, 5, 6), 4), Example((2, 3, 4, 5), 2), Example((3, 4, 5), 1)]
         whole = [batch_of([Pack((e,), 0)], model.device) for e in examples]
         expected = torch.cat([self._logits(batch) for batch in whole])
         try:
             states = [state for e in examples for state in self.read(rows_of([Pack((e,), 0)], 0, model.device))]
-            found = self(batch_of([Pack((answer_of(e),), 0) for e in examples], model.device), states)
+            answers = [answer_of(e) for e in examples]
+            found = self(batch_of([Pack(tuple(answers[:2]), 0), Pack((answers[2],), 0)], model.device), states)
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
             return False
         return bool(torch.allclose(found, expected, atol=1e-2, rtol=1e-2))

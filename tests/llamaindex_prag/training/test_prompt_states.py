@@ -11,8 +11,8 @@ from llamaindex_prag.training.factors import DocumentFactors
 from llamaindex_prag.training.gradients import DocumentLosses
 from llamaindex_prag.training.lower_layers import LowerLayers
 from llamaindex_prag.training.objective import CountedLogits, batch_of
-from llamaindex_prag.training.packs import Pack, packs_of, rows_of
-from llamaindex_prag.training.prompt_states import PromptState, PromptStates, answer_of
+from llamaindex_prag.training.packs import packs_of, rows_of
+from llamaindex_prag.training.prompt_states import PromptState, PromptStates, answer_of, answer_rows
 from llamaindex_prag.training.trainer import Trainer
 from rag_backbone.engine.engine import Engine
 from tests.llamaindex_prag.made import random_values
@@ -32,8 +32,9 @@ def states_of(model, layers):
     return PromptStates(model, lower, CountedLogits(model))
 
 
+@pytest.mark.parametrize("limit", [1, 12, 100], ids=["a row each", "some together", "one row"])
 @pytest.mark.parametrize("layers", [None, (1, 2)], ids=["all layers", "upper layers"])
-def test_logits_of_answers_are_those_of_whole_sequences(model, layers):
+def test_logits_of_answers_are_those_of_whole_sequences(model, layers, limit):
     prompts = states_of(model, layers)
     assert prompts.usable
     examples = [*random_document(0, 4, teacher=True).examples, Example((7, 8), 1), Example((5, 6, 7, 8, 9), 4)]
@@ -41,7 +42,8 @@ def test_logits_of_answers_are_those_of_whole_sequences(model, layers):
     ordered = [e for pack in packed for e in pack.examples]
     with torch.no_grad():
         states = prompts.read(rows_of(packed, 0, model.device))
-        found = prompts(batch_of([Pack((answer_of(e),), 0) for e in ordered], model.device), states)
+        rows = answer_rows([answer_of(e) for e in ordered], limit)
+        found = prompts(batch_of(rows, model.device), states)
         expected = [model(torch.tensor([e.ids])).logits[0, e.counted_from - 1 : -1].float() for e in ordered]
     torch.testing.assert_close(found, torch.cat(expected), atol=1e-4, rtol=1e-3)
 
@@ -63,6 +65,13 @@ def test_kept_prompts_give_the_same_losses_and_gradients(model):
     assert found[0][1].abs().max() > 1e-3
 
 
+def test_answers_fill_rows_up_to_a_limit():
+    answers = [Example(tuple(range(1, 1 + n)), 1) for n in (3, 4, 2, 9, 5)]
+    rows = answer_rows(answers, 7)
+    assert [[len(e.ids) for e in row.examples] for row in rows] == [[3, 4], [2], [9], [5]]  # one may be longer alone
+    assert [e for row in rows for e in row.examples] == answers
+
+
 def test_prompts_longer_than_a_sliding_window_are_run_as_a_whole():
     model = tiny_gemma3(sliding_window=8)
     layout = layout_of(model, rank=2, layers=(1, 2))
@@ -75,16 +84,16 @@ def test_prompts_longer_than_a_sliding_window_are_run_as_a_whole():
     assert losses.values(factors, {0: long}, states) == pytest.approx(losses.values(factors, {0: long}, {}), rel=1e-4)
 
 
-def test_only_answers_are_run_forward_and_backward():
+def test_only_answers_are_run_forward_and_backward_and_none_is_padded_to_the_longest():
     model = tiny_llama()
     layout = layout_of(model, rank=2, layers=(1, 2))
     losses = DocumentLosses(Engine(model, tiny_tokenizer()), layout, 512, acts_from="answer")
-    examples = [Example((*range(5, 45), 50 + i, 60 + i), 40) for i in range(6)]
+    examples = [Example((*range(5, 45), *range(50, 52 + i)), 40) for i in range(6)]
     states = losses.lower_states(examples)
     tokens = []
     model.get_decoder().layers[1].register_forward_pre_hook(lambda _, given: tokens.append(given[0].shape[:2].numel()))
     losses.backward(DocumentFactors(model, layout, torch.zeros(layout.size), 1, 1.0), {0: examples}, states)
-    assert sum(tokens) == 6 * 3  # the last token of the prompt, and two of the answer
+    assert sum(tokens) == sum(1 + 2 + i for i in range(6))  # the last token of the prompt, and the answer
 
 
 def test_adapters_are_the_same_if_the_model_cannot_continue_from_a_cache(monkeypatch):
