@@ -2,9 +2,9 @@
 
 FLARE's method runs, without its search before the answer, with the thresholds that `benchmarks.learned_trigger` chose
 on training files for a number of searches per question: with its own trigger, the least token probability, with the
-least one of new names, and with the learned trigger. Beside them stand the presets that search a fixed number of times.
-Everything else is the same (`benchmarks.compare_methods`). Differences to one search are paired by question; intervals
-are by bootstrap over questions.
+least one of new names, and with the learned trigger; so do DRAGIN and ETC with their own triggers. Beside them stand
+the presets that search a fixed number of times. Everything else is the same (`benchmarks.compare_methods`). Differences
+to one search are paired by question; intervals are by bootstrap over questions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.runs import Job, Records, load_chat, run
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.presets.methods import PRESETS
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
-from langgraph_dynrag.triggers import LearnedTrigger, TokenProbability
+from langgraph_dynrag.triggers import ETC, RIND, LearnedTrigger, TokenProbability
 from langgraph_dynrag.triggers.learned_model import LearnedModel
 from rag_backbone.errors import ConfigurationError
 
@@ -104,8 +104,11 @@ def methods_of(triggers: Path, model: str, rates: Sequence[float]) -> dict[str, 
             "new names": TokenProbability(of["least_new_name_probability"], tokens="new_names"),
             "learned": LearnedTrigger(learned, of["learned"]),
         }
+        searches = f"{of['rate']:g} searches"
         for name, trigger in triggers_of.items():
-            made[f"{name}, {of['rate']:g} searches"] = ("flare", {"trigger": trigger, "initial_retrieval": False})
+            made[f"{name}, {searches}"] = ("flare", {"trigger": trigger, "initial_retrieval": False})
+        made[f"dragin, {searches}"] = ("dragin", {"trigger": RIND(of["rind"])})
+        made[f"etc, {searches}"] = ("etc", {"trigger": ETC(of["etc"])})
     return made
 
 

@@ -4,6 +4,9 @@
   every draft, or a longer draft.
 - Query: the best BM25 score of the sentence as a query, and its gap to the second-best; they would cost a search at
   every sentence.
+- Margin: the least difference between the log-probabilities of a token and of its runner-up, among all tokens and among
+  those of new names; drafts do not keep it.
+- Hidden states: the log-odds of a probe (`benchmarks.state_probe`).
 
 Judged by logistic regression only, without calibration, which does not change an order.
 """
@@ -16,13 +19,26 @@ from typing import Any
 import numpy as np
 
 from langgraph_dynrag.calibration.training import LabelledPoint, estimator_of
+from langgraph_dynrag.drafts.draft import DraftView
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
+from langgraph_dynrag.triggers.features import new_name_tokens
 
 ATTENTION = {"rind": "RIND, paper (DRAGIN)", "etc": "trend of entropy, paper (ETC)"}
 """Feature to the recorded trigger whose score it is."""
 QUERY = ("query_score", "query_gap")
+MARGINS = ("least_margin", "least_new_name_margin")
+STATE = "state"
 FURTHER = {"with RIND and ETC": tuple(ATTENTION), "with the query's scores": QUERY}
 """Name of a trigger to its further features."""
+READ_AGAIN = {"with the margin": MARGINS, "with hidden states": (STATE,)}
+"""The same for features that need one more forward pass over each sentence (`benchmarks.forced_signals`)."""
+STATES_ALONE = "hidden states elsewhere, alone"
+
+
+def margins_of(view: DraftView, margins: Sequence[float]) -> dict[str, float | None]:
+    """Return the least margins of a sentence that was encoded anew: of all tokens, and of those of new names."""
+    new = [margins[t] for t in new_name_tokens(view) if t < len(margins)]
+    return dict(zip(MARGINS, (min(margins, default=None), min(new, default=None)), strict=True))
 
 
 def further_features(point: Mapping[str, Any], index: BM25Retriever) -> dict[str, float | None]:

@@ -18,18 +18,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import Question, corpus, load_questions, sample
-from benchmarks.further_features import FURTHER, further_features, ranked
+from benchmarks.forced_signals import Forced, forced_signals
+from benchmarks.further_features import (
+    ATTENTION,
+    FURTHER,
+    READ_AGAIN,
+    STATE,
+    STATES_ALONE,
+    further_features,
+    margins_of,
+    ranked,
+)
 from benchmarks.point_records import Row, single_hop, written
 from benchmarks.runs import load_chat
 from benchmarks.scoring import mean
+from benchmarks.state_probe import probe
 from langgraph_dynrag.calibration.measures import calibration_error, roc_area, roc_area_difference
 from langgraph_dynrag.calibration.training import LabelledPoint, Trained, train
 from langgraph_dynrag.drafts.draft import Draft, DraftView
@@ -50,6 +62,8 @@ RATES = (0.3, 0.6, 1.0)
 """Searches per question that thresholds are chosen for."""
 Points = Mapping[str, Sequence[tuple[LabelledPoint, str]]]
 """Points of each file, with the identifiers of their questions."""
+States = Mapping[str, NDArray[np.float32]]
+"""Hidden states of the points of each file, (points, depths, width)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--steps", type=Path, nargs="*", default=[], help="files whose single steps are trained on")
     options.add_argument("--questions", type=int, default=100, help="questions from each file to judge on")
     options.add_argument("--train-questions", type=int, default=500, help="questions from each training file")
+    options.add_argument("--train-steps", type=int, default=1000, help="single steps from each file of --steps")
     options.add_argument("--sessions", type=int, default=16, help="questions drafted concurrently")
+    options.add_argument("--read-again", action="store_true", help="also judge margins and hidden states as features")
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype)
@@ -70,11 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         judged[args.squad.stem] = single_hop(args.squad, args.questions, args.seed)
     trained_on = {p.stem: sample(load_questions(p), args.train_questions, args.seed) for p in args.train}
     for p in args.steps:
-        trained_on[p.stem + STEPS] = single_hop(p, args.train_questions, args.seed)
+        trained_on[p.stem + STEPS] = single_hop(p, args.train_steps, args.seed)
     found, complete = written(chat, judged, args, deadline, signals_only=True)
     tuning, done = written(chat, trained_on, args, deadline, signals_only=True)
-    points = {name: with_features(rows, judged[name]) for name, rows in found.items()}
-    training = {name: with_features(rows, trained_on[name]) for name, rows in tuning.items()}
+    again: dict[str, list[Forced]] = {}
+    if args.read_again:
+        again = {name: forced_signals(chat, name, rows) for name, rows in {**found, **tuning}.items()}
+    points = {name: with_features(rows, judged[name], again.get(name)) for name, rows in found.items()}
+    training = {name: with_features(rows, trained_on[name], again.get(name)) for name, rows in tuning.items()}
+    states = {name: np.stack([forced.states for forced in of]) for name, of in again.items()}
     figures = {
         "model": chat.lm.name,
         "dtype": args.dtype,
@@ -83,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "machine": machine(),
         "training": {name: counted(of) for name, of in training.items()},
         "points": {name: counted(of) for name, of in points.items()},
-        **judge_all(points, training, args.seed),
+        **judge_all(points, training, args.seed, states),
     }
     report = report_of(figures)
     note(report)
@@ -98,15 +118,19 @@ def view_of(point: Row, question: str, index: BM25Retriever) -> DraftView:
     return DraftView(question, point["before"], draft, len(draft), document_frequency=frequency)
 
 
-def with_features(rows: Sequence[Row], questions: Sequence[Question]) -> list[tuple[LabelledPoint, str]]:
+def with_features(
+    rows: Sequence[Row], questions: Sequence[Question], again: Sequence[Forced] | None = None
+) -> list[tuple[LabelledPoint, str]]:
     """Return the points of a file with all features. The index holds the paragraphs of all its questions."""
     index = BM25Retriever.from_documents(corpus(questions))
     names = tuple(FEATURES)
-    found = []
+    found: list[tuple[LabelledPoint, str]] = []
     for number, row in enumerate(rows):
         for point in row["points"]:
-            values = features_of(view_of(point, row["question"].text, index), names)
-            named = dict(zip(names, values, strict=True)) | further_features(point, index)
+            view = view_of(point, row["question"].text, index)
+            named = dict(zip(names, features_of(view, names), strict=True)) | further_features(point, index)
+            if again is not None:
+                named |= margins_of(view, again[len(found)].margins)
             found.append((LabelledPoint(number, named, point["needed"]), row["question"].id))
     return found
 
@@ -136,8 +160,10 @@ def fitted(training: Points, kind: ModelKind, seed: int, features: Sequence[str]
     return train(points, features, kind=kind, seed=seed)
 
 
-def judge_all(points: Points, training: Points, seed: int) -> dict[str, Any]:
+def judge_all(points: Points, training: Points, seed: int, states: States | None = None) -> dict[str, Any]:
     """Train every trigger and judge it: `cross_validation` on the training files, `judged` on each other file.
+
+    With the hidden states of all points, a probe is judged as well, and so are the margins that came with them.
 
     The kind with the larger area in cross-validation is the one that thresholds are chosen for.
     """
@@ -155,10 +181,12 @@ def judge_all(points: Points, training: Points, seed: int) -> dict[str, Any]:
         for trigger, trained in triggers.items():
             model = trained.model
             scores[trigger] = [model.probability([p.values[f] for f in model.features]) for p, _ in of]
-        known = [p for others in elsewhere.values() for p, _ in others]
-        for more, features in FURTHER.items():
-            name_of = f"learned elsewhere, logistic, {more}"
-            scores[name_of] = ranked(known, [p for p, _ in of], (*FEATURES, *features))
+        known, judged = [p for others in elsewhere.values() for p, _ in others], [p for p, _ in of]
+        if states:
+            known, judged = with_probe(elsewhere, of, np.concatenate([states[n] for n in elsewhere]), states[name])
+            scores[STATES_ALONE] = [_number(p.values[STATE]) for p in judged]
+        for more, features in {**FURTHER, **(READ_AGAIN if states else {})}.items():
+            scores[f"learned elsewhere, logistic, {more}"] = ranked(known, judged, (*FEATURES, *features))
         rows[name] = [judged_by(trigger, of, s, scores, seed) for trigger, s in scores.items()]
         for trigger, s in scores.items():
             pooled.setdefault(trigger, []).extend((p, q, v) for (p, q), v in zip(of, s, strict=True))
@@ -185,8 +213,25 @@ def judge_all(points: Points, training: Points, seed: int) -> dict[str, Any]:
     }
 
 
+def with_probe(
+    training: Points,
+    of: Sequence[tuple[LabelledPoint, str]],
+    states: NDArray[np.float32],
+    judged: NDArray[np.float32],
+) -> tuple[list[LabelledPoint], list[LabelledPoint]]:
+    """Return the training points and the points to judge with the log-odds of a probe as a further feature."""
+    known = [(f"{name} {p.question}", p) for name, points in training.items() for p, _ in points]
+    numbers = {question: i for i, question in enumerate(dict.fromkeys(question for question, _ in known))}
+    own, others, _ = probe(states, [p.needed for _, p in known], [numbers[question] for question, _ in known], judged)
+
+    def with_state(points: Sequence[LabelledPoint], scores: Sequence[float]) -> list[LabelledPoint]:
+        return [replace(p, values={**p.values, STATE: s}) for p, s in zip(points, scores, strict=True)]
+
+    return with_state([p for _, p in known], own), with_state([p for p, _ in of], others)
+
+
 def thresholds(training: Points, trained: Trained) -> list[dict[str, float]]:
-    """Return for each rate the thresholds of the least token probabilities and of the learned probability.
+    """Return for each rate the thresholds of the least token probabilities, of RIND and ETC, and of the learned one.
 
     The learned probabilities of the training points come from cross-validation.
     """
@@ -201,6 +246,8 @@ def thresholds(training: Points, trained: Trained) -> list[dict[str, float]]:
         count = min(len(kept), round(rate * questions))  # the points at which the trigger fires
         learned = sorted((value for _, value in kept), reverse=True)[count - 1]
         row = {"rate": rate, "learned": learned}
+        for name in ATTENTION:  # a sentence without a content word has no score and never fires
+            row[name] = sorted((s for p, _ in kept if (s := p.values[name]) is not None), reverse=True)[count - 1]
         for name in ("least_logprob", "least_new_name_logprob"):
             row[name.replace("logprob", "probability")] = math.exp(
                 sorted(_number(p.values[name]) for p, _ in kept)[count - 1]
@@ -226,7 +273,7 @@ def judged_by(
     new = [i for i, (p, _) in enumerate(of) if _number(p.values["new_names"]) > 0]
     area, low, high = roc_area([scores[i] for i in new], [labels[i] for i in new], groups=[groups[i] for i in new])
     row |= {"n_new": len(new), "auc_new": area, "auc_new_interval": (low, high)}
-    if trigger not in PLAIN and not trigger.endswith(tuple(FURTHER)):
+    if trigger not in PLAIN and trigger != STATES_ALONE and not trigger.endswith((*FURTHER, *READ_AGAIN)):
         row["calibration_error"] = calibration_error(scores, labels)
         row["error_by_chance"] = error_by_chance(scores, seed)
     return row

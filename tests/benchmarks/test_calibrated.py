@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from benchmarks.calibrated import as_good_and_cheaper, main, methods_of, report_of, rows_of
-from langgraph_dynrag.triggers import LearnedTrigger, TokenProbability
+from langgraph_dynrag.triggers import ETC, RIND, LearnedTrigger, TokenProbability
 from langgraph_dynrag.triggers.learned_model import LearnedModel
 from rag_backbone.errors import ConfigurationError
 
@@ -16,7 +16,8 @@ MODEL = LearnedModel("logistic", ("least_logprob",), (0.0,), (1.0,), 0.0, weight
 @pytest.fixture
 def triggers(tmp_path, model):
     rates = [
-        {"rate": r, "learned": r, "least_probability": r / 2, "least_new_name_probability": r / 4} for r in (0.3, 0.6)
+        {"rate": r, "learned": r, "least_probability": r / 2, "least_new_name_probability": r / 4, "rind": r, "etc": r}
+        for r in (0.3, 0.6)
     ]
     path = tmp_path / "learned_trigger.json"
     about = {"model": model.name, "model_of_trigger": asdict(MODEL), "thresholds": rates}
@@ -33,6 +34,8 @@ def test_methods_have_the_thresholds_of_the_file_and_begin_without_a_search(trig
             {"trigger": TokenProbability(0.15, tokens="new_names"), "initial_retrieval": False},
         ),
         "learned, 0.6 searches": ("flare", {"trigger": LearnedTrigger(MODEL, 0.6), "initial_retrieval": False}),
+        "dragin, 0.6 searches": ("dragin", {"trigger": RIND(0.6)}),
+        "etc, 0.6 searches": ("etc", {"trigger": ETC(0.6)}),
     }
     with pytest.raises(ConfigurationError, match="is of the model .*; run benchmarks.learned_trigger on other"):
         methods_of(triggers, "other", [0.6])
@@ -80,4 +83,4 @@ def test_a_run_asks_every_method_and_continues(triggers, model, tmp_path):
     main([*given, "--methods", "--rates", "0.6", "--out", str(tmp_path / "out")])
     figures = json.loads((tmp_path / "out" / "calibrated.json").read_text())
     assert figures["complete"]
-    assert [row["n"] for row in figures["data"]["some_dev"]] == [1] * 5
+    assert [row["n"] for row in figures["data"]["some_dev"]] == [1] * 7

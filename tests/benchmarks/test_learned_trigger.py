@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 
-from benchmarks.further_features import FURTHER, further_features
-from benchmarks.learned_trigger import WITHOUT_INDEX, data_set, error_by_chance, fitted, judge_all, main, report_of
+from benchmarks.further_features import FURTHER, READ_AGAIN, STATES_ALONE, further_features
+from benchmarks.learned_trigger import (
+    RATES,
+    WITHOUT_INDEX,
+    data_set,
+    error_by_chance,
+    fitted,
+    judge_all,
+    main,
+    report_of,
+    thresholds,
+)
 from langgraph_dynrag.calibration.training import LabelledPoint, TooFewPointsError
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.triggers.features import FEATURES
@@ -22,7 +32,8 @@ def made_up(questions, seed, telling="least_logprob"):
     found = []
     for question in range(questions):
         for needed in (rng.random(3) < 0.5).tolist():
-            values = dict.fromkeys((*FEATURES, *chain(*FURTHER.values())), 0.0) | {"new_names": 1.0}
+            values = dict.fromkeys((*FEATURES, *chain(*FURTHER.values(), *READ_AGAIN.values())), 0.0)
+            values["new_names"] = 1.0
             values["content_words"] = rng.random()  # says nothing
             values[telling] = float(rng.normal() - 2 * needed)
             found.append((LabelledPoint(question, values, needed), f"q{question}"))
@@ -65,6 +76,33 @@ def test_a_further_feature_that_tells_is_seen_to_add_something():
     assert area["learned elsewhere, logistic, with RIND and ETC"] > 0.8
     assert area["learned elsewhere, logistic, with the query's scores"] < 0.65
     assert area["learned elsewhere, logistic"] < 0.65
+
+
+def test_hidden_states_that_tell_are_seen_to_add_something():
+    """The states tell everywhere, and the trigger's own features only at home."""
+    files = {"near_train": made_up(40, 0), "far_train": made_up(40, 1, "sentence_number"), "near_dev": made_up(40, 2)}
+    rng = np.random.default_rng(0)
+    states = {}
+    for name, points in files.items():
+        states[name] = rng.normal(size=(len(points), 1, 4)).astype(np.float32)
+        states[name][:, 0, 0] += [2.0 * p.needed for p, _ in points]
+    dev = {"near_dev": files.pop("near_dev")}
+    area = {row["trigger"]: row["auc"] for row in judge_all(dev, files, 0, states)["judged"]["near_dev"]}
+    assert area[STATES_ALONE] > 0.8
+    assert area["learned elsewhere, logistic, with hidden states"] > 0.8
+    assert area["learned elsewhere, logistic, with the margin"] < 0.65
+    assert area["learned elsewhere, logistic"] < 0.65
+
+
+def test_thresholds_fire_at_the_wanted_number_of_points():
+    training = {"near_train": made_up(60, 0)}  # three points a question
+    values = np.random.default_rng(5).normal(size=180)
+    for value, (point, _) in zip(values.tolist(), training["near_train"], strict=True):
+        point.values["rind"] = value
+    found = thresholds(training, fitted(training, "logistic", 0))
+    assert [row["rate"] for row in found] == list(RATES)
+    for row in found:
+        assert sum(p.values["rind"] >= row["rind"] for p, _ in training["near_train"]) == round(row["rate"] * 60)
 
 
 def test_further_features_come_from_the_record_and_from_a_search_for_the_sentence():
