@@ -2,29 +2,40 @@
 
 FLARE's method runs, without its search before the answer, with the thresholds that `benchmarks.learned_trigger` chose
 on training files for a number of searches per question: with its own trigger, the least token probability, with the
-least one of new names, and with the learned trigger; so do DRAGIN and ETC with their own triggers. Beside them stand
-the presets that search a fixed number of times. Everything else is the same (`benchmarks.compare_methods`). Differences
-to one search are paired by question; intervals are by bootstrap over questions.
+least one of new names, and with the learned trigger; so do DRAGIN and ETC with their own triggers. Without such a file,
+the thresholds of the first two come from drafts of the questions in `--rate-from`, for which no labels are needed.
+Beside them stand the presets that search a fixed number of times. Everything else is the same
+(`benchmarks.compare_methods`). Differences to one search are paired by question; intervals are by bootstrap over
+questions.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.compare_methods import common_records, job
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
-from benchmarks.datasets import corpus, load_questions, sample
-from benchmarks.runs import Job, Records, load_chat, run
+from benchmarks.datasets import Question, corpus, load_questions, sample
+from benchmarks.draft_points import PointWriter
+from benchmarks.runs import Job, Records, key_of, load_chat, run
 from benchmarks.scoring import interval, mean
+from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.presets.methods import PRESETS
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.triggers import ETC, RIND, LearnedTrigger, TokenProbability
+from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.features import features_of
 from langgraph_dynrag.triggers.learned_model import LearnedModel
 from rag_backbone.errors import ConfigurationError
 
+LEAST = {"least_probability": "least_logprob", "least_new_name_probability": "least_new_name_logprob"}
+"""Name of a threshold to the feature that it bounds, as a logarithm."""
 LOST = 0.02
 """How much less F1 than with one search still counts as as good, as a point value."""
 LOST_AT_WORST = 0.06
@@ -37,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
     options = parser("Searches per question against F1, at calibrated thresholds.", dtype="bfloat16")
     options.add_argument("--data", type=Path, nargs="+", required=True, help="files of questions to report on")
-    options.add_argument("--triggers", type=Path, required=True, help="learned_trigger.json of the same model")
+    thresholds = options.add_mutually_exclusive_group(required=True)
+    thresholds.add_argument("--triggers", type=Path, help="learned_trigger.json of the same model")
+    thresholds.add_argument("--rate-from", type=Path, nargs="+", help="training files, to choose thresholds from")
+    options.add_argument("--rate-questions", type=int, default=30, help="questions from each of these files")
     options.add_argument("--questions", type=int, default=100, help="questions from each file")
     options.add_argument("--sessions", type=int, default=8, help="concurrent questions")
     options.add_argument("--rates", type=float, nargs="+", default=[0.3, 0.6], help="searches per question, as there")
@@ -46,9 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = options.parse_args(arguments)
     if unknown := [m for m in args.methods if m not in (*PRESETS, "long_context")]:
         options.error(f"--methods {unknown[0]}: known are {', '.join(PRESETS)}")
-    calibrated = methods_of(args.triggers, args.model, args.rates)
+    known = [] if args.triggers is None else thresholds_in(args.triggers, args.model)
+    if args.triggers is not None:
+        methods_of(known, args.rates)  # refuses what is missing before the model is loaded
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype)
+    if args.rate_from:
+        known = thresholds_by_rate(chat, args)
+    calibrated = methods_of(known, args.rates)
     records = Records("questions")
     methods: dict[str, tuple[str, dict[str, Any] | None]] = {
         **{name: (name, None) for name in ("no_retrieval", "single", *args.methods)},
@@ -81,34 +100,67 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finish("calibrated", figures, args.out, report)
 
 
-def methods_of(triggers: Path, model: str, rates: Sequence[float]) -> dict[str, tuple[str, dict[str, Any]]]:
+def thresholds_in(path: Path, model: str) -> list[dict[str, Any]]:
+    """Return the thresholds of each rate in a file of `benchmarks.learned_trigger`, with the learned trigger itself.
+
+    Raises:
+        ConfigurationError: If the file is of another model, to which thresholds do not carry over.
+    """
+    found = json.loads(path.read_text("utf-8"))
+    if Path(model).name != found["model"]:
+        raise ConfigurationError(f"{path} is of the model {found['model']}; run benchmarks.learned_trigger on {model}")
+    learned = LearnedModel.of(found["model_of_trigger"])
+    return [{**of, "model": learned} for of in found["thresholds"]]
+
+
+def thresholds_by_rate(chat: LocalChatModel, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Draft answers without searching, and return the thresholds at which each rate of sentences would search."""
+    writer, records = PointWriter(chat, samples=0, signals_only=True), Records("rate_drafts")
+    asked = [q for p in args.rate_from for q in sample(load_questions(p), args.rate_questions, args.seed)]
+
+    def drafted(question: Question) -> list[dict[str, float]]:
+        about = {"question": question.text, "dtype": args.dtype, **writer.description}
+        if (known := records.get(key := key_of(about))) is None:
+            views = writer.unaided(question)
+            least = [dict(zip(LEAST, features_of(view, tuple(LEAST.values())), strict=True)) for view in views]
+            records.put(key, about, known := {"sentences": least})
+        found: list[dict[str, float]] = known["sentences"]
+        return found
+
+    with ThreadPoolExecutor(args.sessions) as pool:
+        sentences = [sentence for of in pool.map(drafted, asked) for sentence in of]
+    found = []
+    for rate in args.rates:
+        at = min(len(sentences), round(rate * len(asked))) - 1
+        found.append({"rate": rate, **{name: math.exp(sorted(s[name] for s in sentences)[at]) for name in LEAST}})
+    note(f"thresholds from {len(asked)} questions with {len(sentences)} sentences: {found}")
+    return found
+
+
+def methods_of(known: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return the calibrated methods by name, each as a preset and the changes in it.
 
     Raises:
-        ConfigurationError: If the file is of another model, to which thresholds do not carry over, or has no thresholds
-            for a rate.
+        ConfigurationError: If there are no thresholds for a rate.
     """
-    found = json.loads(triggers.read_text("utf-8"))
-    if Path(model).name != found["model"]:
-        raise ConfigurationError(
-            f"{triggers} is of the model {found['model']}; run benchmarks.learned_trigger on {model}"
-        )
-    learned = LearnedModel.of(found["model_of_trigger"])
     made: dict[str, tuple[str, dict[str, Any]]] = {}
-    known = {of["rate"]: of for of in found["thresholds"]}
-    if missing := sorted(set(rates) - set(known)):
-        raise ConfigurationError(f"{triggers} has no thresholds for the rate {missing[0]}; there are {sorted(known)}")
-    for of in (known[rate] for rate in rates):
-        triggers_of = {
+    by_rate = {of["rate"]: of for of in known}
+    if missing := sorted(set(rates) - set(by_rate)):
+        raise ConfigurationError(
+            f"there are no thresholds for the rate {missing[0]}; there are some for {sorted(by_rate)}"
+        )
+    for of in (by_rate[rate] for rate in rates):
+        searches = f"{of['rate']:g} searches"
+        triggers: dict[str, Trigger] = {
             "least": TokenProbability(of["least_probability"]),
             "new names": TokenProbability(of["least_new_name_probability"], tokens="new_names"),
-            "learned": LearnedTrigger(learned, of["learned"]),
         }
-        searches = f"{of['rate']:g} searches"
-        for name, trigger in triggers_of.items():
+        if "model" in of:
+            triggers["learned"] = LearnedTrigger(of["model"], of["learned"])
+            made[f"dragin, {searches}"] = ("dragin", {"trigger": RIND(of["rind"])})
+            made[f"etc, {searches}"] = ("etc", {"trigger": ETC(of["etc"])})
+        for name, trigger in triggers.items():
             made[f"{name}, {searches}"] = ("flare", {"trigger": trigger, "initial_retrieval": False})
-        made[f"dragin, {searches}"] = ("dragin", {"trigger": RIND(of["rind"])})
-        made[f"etc, {searches}"] = ("etc", {"trigger": ETC(of["etc"])})
     return made
 
 

@@ -219,12 +219,20 @@ class PointWriter:
             points[-1]["source"] = None if source is None else source.id
             if over or (self.prompt.answer_phrase or "") in answer.text:
                 break
-            if point["needed"]:
-                rest = self._draft(answer)
-            else:
-                rows = rest.attention
-                rest = DraftResult(rest.draft[judged:], None if rows is None else rows.shifted(judged))
+            rest = self._draft(answer) if point["needed"] else _after_tokens(rest, judged)
         return {"points": points, "unaided": unaided, "corrected": answer.text}
+
+    def unaided(self, question: Question) -> list[DraftView]:
+        """Draft an answer without passages, and return the view of each of its sentences."""
+        answer = Answer(question)
+        rest = self._draft(answer)
+        views = []
+        while len(rest.draft) and (self.prompt.answer_phrase or "\0") not in answer.text:
+            judged = _SENTENCE.length(rest.draft) or len(rest.draft)
+            views.append(self.view(answer, rest.draft, judged, rest.attention))
+            answer.grow(rest.draft, judged)
+            rest = _after_tokens(rest, judged)
+        return views
 
     def plain_draft(self, question: Question) -> int:
         """Draft an answer without signals and return its number of tokens."""
@@ -384,6 +392,12 @@ def _fixed(answer: Answer, view: DraftView) -> dict[str, dict[str, Any]]:
         repr(EveryNTokens(16)): lambda: (begun + view.judged) // 16 > begun // 16,
     }
     return {name: {"score": float(says()), "fires": says(), "seconds": 0.0} for name, says in yes.items()}
+
+
+def _after_tokens(rest: DraftResult, tokens: int) -> DraftResult:
+    """Return what is left of a draft after its first tokens."""
+    rows = rest.attention
+    return DraftResult(rest.draft[tokens:], None if rows is None else rows.shifted(tokens))
 
 
 def _after(text: str, mark: str) -> str:

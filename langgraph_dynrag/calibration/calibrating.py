@@ -71,7 +71,7 @@ def calibrate(
     mean F1 wins.
 
     With `trigger="learned"`, a trigger is trained on these questions, which need answers: see
-    `langgraph_dynrag.calibration.points` for its labels. This is an experiment whose quality has not been measured.
+    `langgraph_dynrag.calibration.points` for its labels.
 
     Args:
         model: As for `create_dynamic_rag`.

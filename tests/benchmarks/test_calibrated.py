@@ -1,11 +1,24 @@
 """The benchmark of calibrated methods: its methods from a file of thresholds, and what is as good and cheaper."""
 
+import argparse
 import json
+import math
 from dataclasses import asdict
 
 import pytest
 
-from benchmarks.calibrated import as_good_and_cheaper, main, methods_of, report_of, rows_of
+from benchmarks.calibrated import (
+    as_good_and_cheaper,
+    main,
+    methods_of,
+    report_of,
+    rows_of,
+    thresholds_by_rate,
+    thresholds_in,
+)
+from benchmarks.datasets import load_questions
+from benchmarks.draft_points import PointWriter
+from benchmarks.runs import load_chat
 from langgraph_dynrag.triggers import ETC, RIND, LearnedTrigger, TokenProbability
 from langgraph_dynrag.triggers.learned_model import LearnedModel
 from rag_backbone.errors import ConfigurationError
@@ -26,7 +39,8 @@ def triggers(tmp_path, model):
 
 
 def test_methods_have_the_thresholds_of_the_file_and_begin_without_a_search(triggers, model):
-    found = methods_of(triggers, str(model), [0.6])
+    known = thresholds_in(triggers, str(model))
+    found = methods_of(known, [0.6])
     assert found == {
         "least, 0.6 searches": ("flare", {"trigger": TokenProbability(0.3), "initial_retrieval": False}),
         "new names, 0.6 searches": (
@@ -38,9 +52,49 @@ def test_methods_have_the_thresholds_of_the_file_and_begin_without_a_search(trig
         "etc, 0.6 searches": ("etc", {"trigger": ETC(0.6)}),
     }
     with pytest.raises(ConfigurationError, match="is of the model .*; run benchmarks.learned_trigger on other"):
-        methods_of(triggers, "other", [0.6])
-    with pytest.raises(ConfigurationError, match=r"no thresholds for the rate 0.5; there are \[0.3, 0.6\]"):
-        methods_of(triggers, str(model), [0.5])
+        thresholds_in(triggers, "other")
+    with pytest.raises(ConfigurationError, match=r"no thresholds for the rate 0.5; there are some for \[0.3, 0.6\]"):
+        methods_of(known, [0.5])
+
+
+@pytest.fixture
+def data(tmp_path):
+    question = {
+        "_id": "a",
+        "question": "When was the ferry of Vold built?",
+        "answer": "1973",
+        "type": "bridge",
+        "supporting_facts": [["Vold", 0]],
+        "context": [["Vold", ["The ferry of Vold was built in 1973."]], ["Pell", ["Pell is a town."]]],
+    }
+    path = tmp_path / "some_dev.json"
+    path.write_text(json.dumps([question, {**question, "_id": "b", "question": "When was the ferry of Pell built?"}]))
+    return path
+
+
+def test_thresholds_by_rate_are_those_at_which_as_many_sentences_search(data, model, monkeypatch):
+    args = argparse.Namespace(
+        rate_from=[data], rate_questions=2, seed=0, dtype="float32", sessions=2, rates=[0.5, 1.0, 100.0]
+    )
+    chat = load_chat(str(model), "float32")
+    found = thresholds_by_rate(chat, args)
+    writer = PointWriter(chat, samples=0, signals_only=True)
+    views = [view for question in load_questions(data) for view in writer.unaided(question)]
+    assert "".join(v.unit.text for v in views if v.question.endswith("Vold built?")) == views_text(writer, data)
+    least = sorted(min(view.unit.logprobs) for view in views)
+    assert [row["least_probability"] for row in found] == pytest.approx(
+        [math.exp(least[i]) for i in (0, min(2, len(least)) - 1, len(least) - 1)], rel=1e-4
+    )
+    made = methods_of(found, [1.0])
+    assert set(made) == {"least, 1 searches", "new names, 1 searches"}
+    assert made["least, 1 searches"][1]["trigger"] == TokenProbability(found[1]["least_probability"])
+    monkeypatch.setattr(PointWriter, "unaided", None)  # drafts are kept
+    assert thresholds_by_rate(chat, args) == found
+
+
+def views_text(writer, data):
+    """The draft of the first question."""
+    return writer.write(load_questions(data)[0])["unaided"]
 
 
 def record(f1, searches):
@@ -67,20 +121,10 @@ def test_as_good_and_cheaper_needs_few_searches_and_hardly_less_f1():
 
 
 @pytest.mark.slow
-def test_a_run_asks_every_method_and_continues(triggers, model, tmp_path):
-    question = {
-        "_id": "a",
-        "question": "When was the ferry of Vold built?",
-        "answer": "1973",
-        "type": "bridge",
-        "supporting_facts": [["Vold", 0]],
-        "context": [["Vold", ["The ferry of Vold was built in 1973."]], ["Pell", ["Pell is a town."]]],
-    }
-    data = tmp_path / "some_dev.json"
-    data.write_text(json.dumps([question]))
+def test_a_run_asks_every_method_and_continues(triggers, data, model, tmp_path):
     given = ["--model", str(model), "--dtype", "float32", "--data", str(data), "--triggers", str(triggers)]
     main([*given, "--methods", "--rates", "0.6", "--max-minutes", "0"])
     main([*given, "--methods", "--rates", "0.6", "--out", str(tmp_path / "out")])
     figures = json.loads((tmp_path / "out" / "calibrated.json").read_text())
     assert figures["complete"]
-    assert [row["n"] for row in figures["data"]["some_dev"]] == [1] * 7
+    assert [row["n"] for row in figures["data"]["some_dev"]] == [2] * 7
