@@ -5,6 +5,8 @@
   base weights frozen, no padding beyond the batch, logits only for tokens that count. The loop lacks what we add:
   batches with sequences of several documents, shared prefixes prefilled once, and layers below the adapted ones
   computed once.
+- `answer_over_prompt`: seconds of training adapters that act from the answer on, over those of adapters that act on the
+  prompt too, with the same questions: `distill` with `acts_from="answer"`, and as it is, both for all of its epochs.
 - `ratio_vs_published`: compared with PRAG's released procedure, which pads every sequence to 3000 tokens and computes
   logits everywhere; measured on a few sequences in the same dtype.
 - `mean_tokens`: mean number of tokens of a PRAG sequence, without padding.
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--together", type=int, default=8, help="documents in a group")
     options.add_argument("--distill-documents", type=int, default=8)
     options.add_argument("--distill-epochs", type=int, default=2, help="the ratio does not depend on it")
+    options.add_argument("--answer-documents", type=int, default=4, help="documents trained from the answer on")
     options.add_argument("--published-sequences", type=int, default=2)
     args = options.parse_args(arguments)
     deadline = Deadline(args.max_minutes)
@@ -69,11 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = DISTILL.changed(epochs=args.distill_epochs)
     asked = [(text, rule_questions(text, recipe.phrases)) for text in texts[: args.distill_documents]]
     taught = _compared(lm, recipe, distilled(lm.engine, recipe, asked), args.together, deadline)
+    from_prompt, from_answer = _acting_from(lm, asked[: args.answer_documents])
     published = _published_seconds(lm, prag[0], args.published_sequences)
     lengths = [len(e.ids) for d in prag for e in d.examples]
     figures = {
         "ratio_vs_sequential_prag": told.ratio,
         "ratio_vs_sequential_distill": taught.ratio,
+        "answer_over_prompt": from_answer / from_prompt,
         "ratio_vs_published": published * len(lengths) / told.ours,
         "mean_tokens": statistics.mean(lengths),
         "max_rel_difference": max(told.difference, taught.difference),
@@ -100,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "ours s/doc": taught.ours / taught.documents,
             "one by one": taught.theirs / taught.documents,
         },
+        {"recipe": f"distill, {DISTILL.epochs} epochs", "ours s/doc": from_prompt},
+        {"recipe": f"the same, from the answer on, {DISTILL.epochs} epochs", "ours s/doc": from_answer},
     ]
     report = f"# Training adapters: {lm.name}, {args.dtype}\n\n"
     report += table(rows, ["recipe", "ours s/doc", "one by one", "published"]) + "\n\n"
@@ -144,6 +151,19 @@ def _compared(
             break
     ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
     return _Compared(min(len(ours) * together, len(ordered)), sum(ours), sum(theirs), ratio, worst)
+
+
+def _acting_from(lm: CausalLM, asked: Sequence[tuple[str, Sequence[QA]]]) -> tuple[float, float]:
+    """Return seconds per document of adapters that act from the prompt on, and of those from the answer on."""
+    seconds = []
+    for recipe in (DISTILL, DISTILL.changed(acts_from="answer")):
+        trainer = Trainer(lm.engine, layout_of(lm.model, rank=recipe.rank, layers=recipe.layers), recipe)
+        documents = distilled(lm.engine, recipe, asked)
+        started = time.perf_counter()
+        list(trainer.train(documents))
+        seconds.append((time.perf_counter() - started) / len(documents))
+        note(f"acting from the {recipe.acts_from}: {seconds[-1]:.1f} s per document")
+    return seconds[0], seconds[1]
 
 
 class _OneByOne:
