@@ -18,14 +18,6 @@ class SignalReader(Protocol):
         """The signals that it reads."""
 
 
-class EvidencePlace(Protocol):
-    """Where evidence goes."""
-
-    @property
-    def within_text(self) -> bool:
-        """Whether evidence is inserted into the text, so that the prompt does not change."""
-
-
 class Method(Protocol):
     """The parts of a method, read-only. Parts that are only named in messages or compared with None are objects."""
 
@@ -42,8 +34,8 @@ class Method(Protocol):
         """The part that decides what to search for."""
 
     @property
-    def exchange(self) -> EvidencePlace:
-        """The handling of searches that the model writes."""
+    def tag_format(self) -> object | None:
+        """The format of the searches that the model writes into its text; None: it writes none."""
 
     @property
     def resume_at(self) -> str:

@@ -51,7 +51,7 @@ class Reader:
                 select continuations.
         """
         problem = None
-        if settings.exchange.within_text:
+        if settings.tag_format is not None:
             problem = f"the results of {settings.trigger} stand in the text"
         elif settings.evidence_life == "sentence":
             problem = 'with evidence_life="sentence" they leave the prompt after each sentence'

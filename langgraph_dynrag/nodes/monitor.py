@@ -17,7 +17,7 @@ from langgraph_dynrag.queries.base import QueryPlan, last_words, plan_of, querie
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import AnyState, State, Update, spent
 from langgraph_dynrag.steps.accept import accept, after_acceptance, answer_complete, budget_event, force_answer
-from langgraph_dynrag.steps.exchange import exchange_steps
+from langgraph_dynrag.steps.exchange import notified
 from langgraph_dynrag.steps.insert import own_words
 from langgraph_dynrag.steps.no_text import asked_again
 from langgraph_dynrag.steps.sample import sampler
@@ -89,7 +89,7 @@ def _judged(state: State, settings: Settings, draft: Draft) -> tuple[DraftView, 
         return view, None, _accepted(state, settings, judged, [event])
     hit = exhausted(state, settings)
     complete = answer_complete(view.accepted, draft, judged, settings)
-    if not complete and (told := exchange_steps(settings).notified(state, settings, view, hit)) is not None:
+    if not complete and (told := notified(state, settings, view, hit)) is not None:
         return view, None, told
     if hit is not None:
         events = [] if state.get("budget_hit") else [budget_event(hit, settings)]

@@ -104,7 +104,7 @@ class SurerAnswer:
             ConfigurationError: If the settings insert results into the text, drop evidence after each sentence, or
                 select continuations.
         """
-        if settings.exchange.within_text:
+        if settings.tag_format is not None:
             raise ConfigurationError(
                 "final_answer compares an answer written with documents in the prompt to one written without; the "
                 f"results of {settings.trigger} stand in the answer. Use final_answer=None."

@@ -88,7 +88,7 @@ class ReasonInDocuments:
         Raises:
             ConfigurationError: If the trigger's results are not inserted into the text.
         """
-        if not settings.exchange.within_text:
+        if settings.tag_format is None:
             raise ConfigurationError(
                 f"digest condenses what is inserted after a search that the model writes, but {settings.trigger} "
                 "inserts nothing. Use trigger=WrittenTag(...), as preset='search_o1' does, or digest=None."

@@ -57,7 +57,7 @@ def draft_task(state: State, settings: Settings, where: PlacedEvidence | None = 
         own_words=own_words(state),
         # The short answer always gets time: a budget ends the reasoning, not the answer.
         closing=closing,
-        reasoning_apart=not settings.exchange.within_text,  # otherwise searches are written within the reasoning
+        reasoning_apart=settings.tag_format is None,  # otherwise searches are written within the reasoning
         reasoning_tokens=max(settings.budgets.reasoning_tokens - replies.get("reasoning_tokens", 0), 0),
         reasons=replies.get("reasoning_tokens", 0) > 0,
         opens=replies.get("opens", settings.generator.opens_reasoning),
@@ -97,7 +97,7 @@ def prompt_passages(
 ) -> tuple[list[Passage], list[str]]:
     """Return the evidence for the prompt as far as it fits, and the ids of passages truncated or left out."""
     evidence = list((where or placed(state, settings)).in_prompt)
-    if not evidence or settings.exchange.within_text:
+    if not evidence or settings.tag_format is not None:
         return [], []
     generator = settings.generator
     budget = settings.context_tokens
