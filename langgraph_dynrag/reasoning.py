@@ -55,14 +55,9 @@ class Split(NamedTuple):
     reasoning: str
 
 
-def split_reasoning(text: str, *, opened: bool = False) -> Split:
-    """Split a complete text into answer and reasoning.
-
-    Args:
-        text: The model's output.
-        opened: Whether the prompt ends within a block of reasoning.
-    """
-    splitter: ReasoningSplitter[None] = ReasoningSplitter(opened=opened)
+def split_reasoning(text: str) -> Split:
+    """Split a model's complete output into answer and reasoning."""
+    splitter: ReasoningSplitter[None] = ReasoningSplitter()
     pieces, _ = splitter.push([(text, None)])
     more, recalled_at_end = splitter.finish()
     kept = "" if recalled_at_end else "".join(piece for piece, _ in pieces)

@@ -13,7 +13,7 @@ from langgraph_dynrag.injection.injector import Injector, PromptOnly
 from langgraph_dynrag.inputs.complexity import AskComplexity, Classifier
 from langgraph_dynrag.inputs.condensing import CondenseQuestion, Condenser
 from langgraph_dynrag.prompts import AnswerPrompt
-from langgraph_dynrag.queries.base import QueryFormulator, check_formulator
+from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.queries.simple import Question
 from langgraph_dynrag.reader import Reader
 from langgraph_dynrag.reflection.base import Reflector, SegmentSelection
@@ -23,7 +23,7 @@ from langgraph_dynrag.seakr.final_answer import SurerAnswer
 from langgraph_dynrag.search_tags.formats import TagFormat
 from langgraph_dynrag.search_tags.reason_in_documents import ReasonInDocuments
 from langgraph_dynrag.state import DynamicRAGContext
-from langgraph_dynrag.triggers.base import Trigger, check_trigger
+from langgraph_dynrag.triggers.base import Trigger, check_needs, check_trigger
 from langgraph_dynrag.triggers.fixed import Never, Once
 from langgraph_dynrag.triggers.written_tag import WrittenTag
 from rag_backbone.checks import known_arguments
@@ -158,7 +158,7 @@ class Settings:
             check_retriever(self.retriever)
         check_fields(self)
         check_trigger(self.trigger)
-        check_formulator(self.query)
+        check_needs(self.query)
         if self.retriever is None and (self.initial_retrieval or not isinstance(self.trigger, Never)):
             raise ConfigurationError("no retriever was given, and this method retrieves; pass retriever=...")
         for part in (self.query, self.trigger, self.selection, self.final_answer, self.digest):

@@ -94,7 +94,7 @@ def mcp(
     with needed_for("dynprag mcp"):
         from langgraph_dynrag.mcp import MCPAccess, MCPLimits, create_mcp_server
         from langgraph_dynrag.mcp.access import read_token
-        from langgraph_dynrag.mcp.serving import listen, protocol_stdout, serve_http, serve_stdio
+        from langgraph_dynrag.mcp.serving import listen, protocol_stdout, serve_http
 
     over_network = {"--token-file": token_file, "--allowed-host": allowed_host or None}
     at = {"--host": None if host == _HOST else host, "--port": None if port == _PORT else port}
@@ -119,7 +119,7 @@ def mcp(
             graph = create_dynamic_rag(chat_of(model, base_url), searcher, preset=method, **options)
         server = create_mcp_server(searcher, graph, limits=limits, access=access)
         if access is None:
-            serve_stdio(server)
+            server.run("stdio")
         else:
             serve_http(server, access, listening, started=lambda url: typer.echo(f"serving {index} at {url}", err=True))
 

@@ -23,9 +23,9 @@ from langgraph_dynrag.events.parts import Continuation, HypothesisDecision, Kept
 from langgraph_dynrag.events.selection_events import ContinuationsEvent, JudgementEvent, ReflectionEvent, SelectionEvent
 from langgraph_dynrag.evidence import Passage, name_of
 from langgraph_dynrag.nodes.generate import Generate
-from langgraph_dynrag.nodes.monitor import Monitor, exhausted, shortened
+from langgraph_dynrag.nodes.monitor import Monitor, exhausted, final_queries
 from langgraph_dynrag.nodes.resume import Resume
-from langgraph_dynrag.queries.base import QueryPlan, plan_of, queries_of
+from langgraph_dynrag.queries.base import QueryPlan, plan_of
 from langgraph_dynrag.reflection.base import ContinuationBatch, Expansion, Reflector, SegmentSelection
 from langgraph_dynrag.reflection.beam import Beam, Decision, Hypothesis, Segment, SegmentCandidate
 from langgraph_dynrag.settings import Settings
@@ -261,9 +261,7 @@ def _queries(
 ) -> tuple[str, ...]:
     if plan is None:  # a budget is exhausted
         return ()
-    given = plan.queries or queries_of(settings.query, view, verdict, replies)
-    cut = [shortened(q, settings) for q in given]
-    return tuple(dict.fromkeys(q for q in cut if q)) or (shortened(view.question, settings),)
+    return final_queries(settings, view, verdict, plan, replies)
 
 
 def _decision(

@@ -39,7 +39,7 @@ class Monitor(Node):
             return update
         plan = plan_of(settings.query, view, verdict)
         replies = settings.generator.ask(plan.prompts, config) if plan.prompts else []
-        return _needing(state, settings, view, verdict, plan, replies, update)
+        return _needing(settings, view, verdict, plan, replies, update)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Accept the unit and continue, end the answer, or state queries, without blocking the event loop."""
@@ -49,7 +49,7 @@ class Monitor(Node):
             return update
         plan = await in_own_thread(plan_of, settings.query, view, verdict)
         replies = await settings.generator.aask(plan.prompts, config) if plan.prompts else []
-        return _needing(state, settings, view, verdict, plan, replies, update)
+        return _needing(settings, view, verdict, plan, replies, update)
 
 
 def after_monitor(state: AnyState) -> Literal["generate", "retrieve", "conclude", "__end__"]:
@@ -162,17 +162,9 @@ def _accepted(state: State, settings: Settings, judged: int, events: Sequence[Ev
 
 
 def _needing(
-    state: State,
-    settings: Settings,
-    view: DraftView,
-    verdict: Verdict,
-    plan: QueryPlan,
-    replies: list[str],
-    known: Update,
+    settings: Settings, view: DraftView, verdict: Verdict, plan: QueryPlan, replies: list[str], known: Update
 ) -> Update:
-    queries = plan.queries or queries_of(settings.query, view, verdict, replies)
-    cut = [shortened(q, settings) for q in queries]
-    queries = tuple(dict.fromkeys(q for q in cut if q)) or (shortened(state["question"], settings),)
+    queries = final_queries(settings, view, verdict, plan, replies)
     event = QueryEvent(type="query", queries=list(queries), rewrite=0)
     emit(event)
     return {
@@ -182,6 +174,15 @@ def _needing(
         "rewrites": 0,
         "trace": [*known.get("trace", []), verdict_event(verdict, view.judged), event],
     }
+
+
+def final_queries(
+    settings: Settings, view: DraftView, verdict: Verdict, plan: QueryPlan, replies: list[str]
+) -> tuple[str, ...]:
+    """Return the queries of a plan or of the replies to its prompts, cut and deduplicated; else the question."""
+    queries = plan.queries or queries_of(settings.query, view, verdict, replies)
+    cut = [shortened(q, settings) for q in queries]
+    return tuple(dict.fromkeys(q for q in cut if q)) or (shortened(view.question, settings),)
 
 
 def shortened(query: str, settings: Settings) -> str:

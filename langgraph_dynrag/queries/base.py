@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from langgraph_dynrag.drafts.draft import DraftView, Signal, Verdict
-from langgraph_dynrag.triggers.base import check_needs
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import check_fields
@@ -56,15 +55,6 @@ class QueryFormulator(Protocol):
         Only called if the plan has prompts. If no query is returned, the node falls back to the question.
         """
         ...
-
-
-def check_formulator(formulator: QueryFormulator) -> None:
-    """Refuse a formulator whose `needs` is not a set of signals.
-
-    Raises:
-        ConfigurationError: If it is not; the message lists the known signals.
-    """
-    check_needs(formulator)
 
 
 def plan_of(formulator: QueryFormulator, view: DraftView, verdict: Verdict) -> QueryPlan:

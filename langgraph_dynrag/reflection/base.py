@@ -173,7 +173,7 @@ class Reflector(Protocol):
     @property
     def prompt(self) -> AnswerPrompt | None:
         """The prompt that the model was trained with; None: it needs no special prompt."""
-        ...
+        return None
 
     def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> RetrievalJudgements:
         """Return, for each hypothesis, whether it needs a passage next."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, cast
 
 from typing_extensions import TypedDict
 
@@ -23,7 +23,6 @@ from langgraph_dynrag.reflection.scores import (
     Probabilities,
     SegmentScore,
     SegmentScoreState,
-    plain,
 )
 
 Unsupported = Literal["keep", "drop"]
@@ -132,15 +131,7 @@ class Decision:
 
     def to_state(self) -> DecisionState:
         """Return the decision as plain data."""
-        return {
-            "retrieve": self.retrieve,
-            "keep": self.keep,
-            "reason": self.reason,
-            "score": self.score,
-            "threshold": self.threshold,
-            "probabilities": plain(self.probabilities),
-            "query": self.query,
-        }
+        return cast("DecisionState", asdict(self))
 
 
 @dataclass(frozen=True)
@@ -261,7 +252,7 @@ class Beam:
         """Return the beam as plain data, as kept in the graph's state."""
         return {
             "hypotheses": [h.to_state() for h in self.hypotheses],
-            "judgements": [plain(p) for p in self.judgements],
+            "judgements": [None if p is None else dict(p) for p in self.judgements],
             "candidates": [{"parent": c.parent, "segment": c.segment.to_state()} for c in self.candidates],
             "accepted": self.accepted,
         }

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, NamedTuple
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Literal, NamedTuple, cast
 
 from typing_extensions import TypedDict
 
@@ -60,12 +60,7 @@ class AnswerCandidate:
 
     def to_state(self) -> AnswerCandidateState:
         """Return the candidate as plain data."""
-        return {
-            "basis": self.basis,
-            "text": self.text,
-            "short_answer": self.short_answer,
-            "uncertainty": self.uncertainty,
-        }
+        return cast("AnswerCandidateState", asdict(self))
 
 
 class AnswerChoice(NamedTuple):
