@@ -15,7 +15,7 @@ from langgraph_dynrag.options import DynamicRAGOptions, refuse_unknown_options
 from langgraph_dynrag.presets.file import refuse_another, warn_of_another
 from langgraph_dynrag.presets.methods import Preset, as_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
-from langgraph_dynrag.reflection import Reflector, SegmentSelection
+from langgraph_dynrag.reflection.base import Reflector, SegmentSelection
 from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.triggers.base import check_needs, check_trigger

@@ -187,7 +187,7 @@ class ReasoningSplitter(Generic[T]):
         return out, recalled
 
     def _in_reasoning(self, text: str, *, over: bool) -> bool:
-        at, mark = _first(text, self._closings)
+        at, mark = next(iter(_all(text, self._closings)), (-1, ""))
         if at >= 0:
             self._think(self._take(at))
             self._think(self._take(len(mark)), marks=True)
@@ -272,11 +272,6 @@ def cut_tokens(tokens: Sequence[tuple[str, T]], characters: int) -> tuple[list[t
             return [*tokens[:i], *first], [(piece[characters:], value), *tokens[i + 1 :]]
         characters -= len(piece)
     return list(tokens), []
-
-
-def _first(text: str, marks: Sequence[str]) -> tuple[int, str]:
-    """Return the position of the first mark in a text, and the mark; -1 if there is none."""
-    return next(iter(_all(text, marks)), (-1, ""))
 
 
 def _all(text: str, marks: Sequence[str]) -> list[tuple[int, str]]:

@@ -87,7 +87,6 @@ class Particular(Protocol):
         Raises:
             ConfigurationError: If a part does not fit; the message says what to use instead.
         """
-        ...
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,9 @@ class RequestAdapters(Protocol):
 
     def request_options(self) -> AbstractContextManager[dict[str, Any]]:
         """Yield the options; the adapters stay loaded in the server while the context is open. May take long."""
-        ...
 
     def lost(self) -> None:
         """Record that the server no longer knows the adapters."""
-        ...
 
 
 class OpenAIGenerator(ChatGenerator):

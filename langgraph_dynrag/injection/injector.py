@@ -71,14 +71,12 @@ class Injector(Protocol):
     @property
     def injection(self) -> Injection:
         """Where evidence goes."""
-        ...
 
     def prepare(self, passages: Sequence[Passage], question: str = "") -> PreparedEvidence:
         """Create missing adapters of the passages that act for this question.
 
         May take minutes, which is announced in the log and the stream.
         """
-        ...
 
     def place(self, passages: Sequence[Passage], question: str = "") -> PlacedEvidence:
         """Return where each passage acts.
@@ -86,7 +84,6 @@ class Injector(Protocol):
         This is quick, unless forgetting or contradictions are measured, which takes short forward passes, once for the
         same passages and question.
         """
-        ...
 
 
 class PromptOnly:

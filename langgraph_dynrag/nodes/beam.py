@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.drafts.draft import Draft, DraftView, Verdict
-from langgraph_dynrag.events.events import AcceptedEvent, BudgetEvent, Event, QueryEvent, TokenEvent
+from langgraph_dynrag.events.events import AcceptedEvent, Event, QueryEvent, TokenEvent
 from langgraph_dynrag.events.makers import draft_event
 from langgraph_dynrag.events.parts import Continuation, HypothesisDecision, KeptHypothesis, PassageName
 from langgraph_dynrag.events.selection_events import ContinuationsEvent, JudgementEvent, ReflectionEvent, SelectionEvent
@@ -319,9 +319,7 @@ def _ended(
     which = best.stopped or ("seconds" if late and not best.ended else None)
     if which == "segments":
         if _selection(settings).form == "long":  # in the short form, one segment is the whole answer
-            event = BudgetEvent(type="budget", which=which, limit=_selection(settings).depth)
-            emit(event)
-            update["trace"].append(event)
+            update["trace"].append(budget_event(which, settings, _selection(settings).depth))
     elif which is not None:
         update |= {"budget_hit": which, "trace": [*update["trace"], budget_event(which, settings)]}
     used = [s.passage["id"] for s in best.segments if s.passage is not None]

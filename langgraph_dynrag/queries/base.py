@@ -43,18 +43,15 @@ class QueryFormulator(Protocol):
     @property
     def needs(self) -> frozenset[Signal]:
         """Signals that the formulator reads."""
-        ...
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:
         """Return the queries, or the prompts that ask the model for them."""
-        ...
 
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:
         """Turn the model's replies to the plan's prompts, in order, into queries.
 
         Only called if the plan has prompts. If no query is returned, the node falls back to the question.
         """
-        ...
 
 
 def plan_of(formulator: QueryFormulator, view: DraftView, verdict: Verdict) -> QueryPlan:

@@ -9,7 +9,7 @@ kept; otherwise the beam would soon hold the same answer several times.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, cast
 
@@ -273,7 +273,7 @@ class Beam:
 def best_hypotheses(hypotheses: Iterable[Hypothesis], width: int) -> tuple[Hypothesis, ...]:
     """Return the `width` hypotheses with the highest scores and distinct texts, best first; ties keep their order."""
     kept: list[Hypothesis] = []
-    for h in _ranked(hypotheses):
+    for h in sorted(hypotheses, key=lambda h: -h.score):
         if len(kept) < width and all(" ".join(h.text.split()) != " ".join(k.text.split()) for k in kept):
             kept.append(h)
     return tuple(kept)
@@ -283,7 +283,3 @@ def _limited(h: Hypothesis, tokens: int, segments: int) -> Hypothesis:
     if h.ended or (h.tokens < tokens and len(h.segments) < segments):
         return h
     return replace(h, stopped="tokens" if h.tokens >= tokens else "segments")
-
-
-def _ranked(hypotheses: Iterable[Hypothesis]) -> Sequence[Hypothesis]:
-    return sorted(hypotheses, key=lambda h: -h.score)

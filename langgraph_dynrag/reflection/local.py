@@ -10,7 +10,7 @@ from functools import partial
 
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.draft import Draft, EndOfDraft
-from langgraph_dynrag.evidence import Passage, render, within_budget
+from langgraph_dynrag.evidence import render, within_budget
 from langgraph_dynrag.reflection.base import (
     ContinuationBatch,
     Expansion,
@@ -149,16 +149,13 @@ class LocalReflector(Reflector):
         row = self._row(writing, expansion)
         if expansion.passage is None or not expansion.fresh:  # the passage of an earlier segment did fit
             return row
-        size = self._size(expansion.passage)
+        size = self._count(render([expansion.passage]))
         over = len(row.prompt_ids) + expansion.limit + writing.reserve + self.margin - self.engine.context_window
         budget = min(writing.passage_tokens, size - max(over, 0))
         if size <= budget:
             return row
         kept, _ = within_budget([expansion.passage], max(budget, 0), self._count)
         return self._row(writing, replace(expansion, passage=kept[0])) if kept else None
-
-    def _size(self, passage: Passage) -> int:
-        return self._count(render([passage]))
 
     def _count(self, text: str) -> int:
         return len(self.engine.encode(text))

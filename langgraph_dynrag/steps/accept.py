@@ -155,9 +155,9 @@ def force_answer(state: State, update: Update, settings: Settings, *, model_ende
     return _closing(state, update, settings, "" if start is not None else phrase)
 
 
-def budget_event(which: str, settings: Settings) -> BudgetEvent:
-    """Emit and return the event that records an exhausted budget."""
-    event = BudgetEvent(type="budget", which=which, limit=getattr(settings.budgets, which))
+def budget_event(which: str, settings: Settings, limit: float | None = None) -> BudgetEvent:
+    """Emit and return the event that records an exhausted budget; `limit` if it is not one of `settings.budgets`."""
+    event = BudgetEvent(type="budget", which=which, limit=getattr(settings.budgets, which) if limit is None else limit)
     emit(event)
     return event
 

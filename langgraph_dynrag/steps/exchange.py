@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from langgraph_dynrag.drafts.draft import DraftView
-from langgraph_dynrag.events.events import AcceptedEvent, BudgetEvent, InsertedEvent
+from langgraph_dynrag.events.events import AcceptedEvent, InsertedEvent
 from langgraph_dynrag.evidence import Passage, within_budget
 from langgraph_dynrag.queries.base import asked_before, last_words
 from langgraph_dynrag.search_tags.formats import Problem, TagFormat
@@ -45,8 +45,7 @@ def notified(state: State, settings: Settings, view: DraftView, hit: str | None)
     turns = (state.get("retrievals") or 0) + notices
     if turns >= tag_format.turns:
         full = True
-        event = BudgetEvent(type="budget", which="turns", limit=tag_format.turns)
-        emit(event)
+        event = budget_event("turns", settings, tag_format.turns)
         update = {**update, "budget_hit": "turns", "trace": [*update["trace"], event]}
     if full:
         return force_answer(state, update, settings)
