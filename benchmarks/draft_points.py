@@ -40,7 +40,7 @@ from langgraph_dynrag.queries import (
 )
 from langgraph_dynrag.queries import Question as TheQuestion
 from langgraph_dynrag.queries.base import QueryFormulator
-from langgraph_dynrag.reflection import SegmentSelection
+from langgraph_dynrag.reflection.base import SegmentSelection
 from langgraph_dynrag.reflection.beam import Hypothesis, Segment
 from langgraph_dynrag.reflection.instruct import InstructReflector
 from langgraph_dynrag.reflection.scores import Critique, Weights, score

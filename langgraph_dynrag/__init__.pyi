@@ -36,7 +36,7 @@ from .prompts import AnswerPrompt as AnswerPrompt
 from .prompts import Exemplar as Exemplar
 from .prompts import reasoned_prompt as reasoned_prompt
 from .reader import Reader as Reader
-from .reflection import SegmentSelection as SegmentSelection
+from .reflection.base import SegmentSelection as SegmentSelection
 from .retrieval import BM25Retriever as BM25Retriever
 from .retrieval import DenseRetriever as DenseRetriever
 from .retrieval import HybridRetriever as HybridRetriever

@@ -10,16 +10,15 @@ from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.draft import MODEL_STATES, Signal
 from langgraph_dynrag.generators.local import make_generator
 from langgraph_dynrag.generators.wrapped_models import ChatModelLike, plain_models
-from langgraph_dynrag.injection.injector import EnsembleInjector, Injection, Injector
+from langgraph_dynrag.injection.injector import Injection, Injector
 from langgraph_dynrag.options import DynamicRAGOptions, refuse_unknown_options
 from langgraph_dynrag.presets.file import refuse_another, warn_of_another
 from langgraph_dynrag.presets.methods import Preset, as_preset
 from langgraph_dynrag.prompts import AnswerPrompt, reasoned_prompt
-from langgraph_dynrag.queries.base import check_formulator
-from langgraph_dynrag.reflection import Reflector, SegmentSelection
+from langgraph_dynrag.reflection.base import Reflector, SegmentSelection
 from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.settings import Settings
-from langgraph_dynrag.triggers.base import check_trigger
+from langgraph_dynrag.triggers.base import check_needs, check_trigger
 from langgraph_dynrag.triggers.learned import LearnedTrigger
 from rag_backbone.checks import suggestion
 from rag_backbone.errors import ConfigurationError
@@ -142,10 +141,10 @@ def make_settings(
     parts = {**chosen.settings, **given}
     check_options(Settings, parts)
     check_trigger(parts["trigger"])
-    check_formulator(parts["query"])
+    check_needs(parts["query"])
     reading = {name: parts.get(name) for name in _READING}
     needs: frozenset[Signal] = frozenset().union(*(getattr(part, "needs", frozenset()) for part in reading.values()))
-    check_ensemble(injector.ensemble if isinstance(injector, EnsembleInjector) else None, reading)
+    check_ensemble(getattr(injector, "ensemble", None), reading)
     generator = make_generator(model, needs, server, reading)
     selection = parts.get("selection")
     reflector = None if selection is None else make_reflector(model, selection)

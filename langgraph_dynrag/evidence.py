@@ -144,11 +144,12 @@ def within_budget(passages: Sequence[Passage], budget: int, count: CountTokens) 
 
 def render(passages: Sequence[Passage]) -> str:
     """Return the passages as numbered lines: `[1] Title: text`."""
-    lines = []
-    for number, p in enumerate(passages, 1):
-        head = f"{p['title']}: " if p["title"] and not p["text"].startswith(p["title"]) else ""
-        lines.append(f"[{number}] {head}{p['text']}")
-    return "\n".join(lines)
+    return "\n".join(f"[{number}] {titled(p)}" for number, p in enumerate(passages, 1))
+
+
+def titled(p: Passage) -> str:
+    """Return a passage's text after its title, unless it begins with it."""
+    return f"{p['title']}: {p['text']}" if p["title"] and not p["text"].startswith(p["title"]) else p["text"]
 
 
 def _shortened(p: Passage, budget: int, count: CountTokens) -> Passage | None:

@@ -9,10 +9,9 @@ GPT-3) or writes the short answer alone (`direct`, which it uses for Flan-T5). T
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from langgraph_dynrag.drafts.draft import Signal
-from langgraph_dynrag.method import Method
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import check_fields
 
@@ -43,7 +42,7 @@ class Reader:
         """No signals."""
         return frozenset()
 
-    def check_with(self, settings: Method) -> None:
+    def check_with(self, settings: Any) -> None:
         """Refuse methods that leave nothing to read.
 
         Raises:
@@ -51,7 +50,7 @@ class Reader:
                 select continuations.
         """
         problem = None
-        if settings.exchange.within_text:
+        if settings.tag_format is not None:
             problem = f"the results of {settings.trigger} stand in the text"
         elif settings.evidence_life == "sentence":
             problem = 'with evidence_life="sentence" they leave the prompt after each sentence'

@@ -55,14 +55,9 @@ class Split(NamedTuple):
     reasoning: str
 
 
-def split_reasoning(text: str, *, opened: bool = False) -> Split:
-    """Split a complete text into answer and reasoning.
-
-    Args:
-        text: The model's output.
-        opened: Whether the prompt ends within a block of reasoning.
-    """
-    splitter: ReasoningSplitter[None] = ReasoningSplitter(opened=opened)
+def split_reasoning(text: str) -> Split:
+    """Split a model's complete output into answer and reasoning."""
+    splitter: ReasoningSplitter[None] = ReasoningSplitter()
     pieces, _ = splitter.push([(text, None)])
     more, recalled_at_end = splitter.finish()
     kept = "" if recalled_at_end else "".join(piece for piece, _ in pieces)
@@ -192,7 +187,7 @@ class ReasoningSplitter(Generic[T]):
         return out, recalled
 
     def _in_reasoning(self, text: str, *, over: bool) -> bool:
-        at, mark = _first(text, self._closings)
+        at, mark = next(iter(_all(text, self._closings)), (-1, ""))
         if at >= 0:
             self._think(self._take(at))
             self._think(self._take(len(mark)), marks=True)
@@ -277,11 +272,6 @@ def cut_tokens(tokens: Sequence[tuple[str, T]], characters: int) -> tuple[list[t
             return [*tokens[:i], *first], [(piece[characters:], value), *tokens[i + 1 :]]
         characters -= len(piece)
     return list(tokens), []
-
-
-def _first(text: str, marks: Sequence[str]) -> tuple[int, str]:
-    """Return the position of the first mark in a text, and the mark; -1 if there is none."""
-    return next(iter(_all(text, marks)), (-1, ""))
 
 
 def _all(text: str, marks: Sequence[str]) -> list[tuple[int, str]]:

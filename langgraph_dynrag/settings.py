@@ -13,17 +13,17 @@ from langgraph_dynrag.injection.injector import Injector, PromptOnly
 from langgraph_dynrag.inputs.complexity import AskComplexity, Classifier
 from langgraph_dynrag.inputs.condensing import CondenseQuestion, Condenser
 from langgraph_dynrag.prompts import AnswerPrompt
-from langgraph_dynrag.queries.base import QueryFormulator, check_formulator
+from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.queries.simple import Question
 from langgraph_dynrag.reader import Reader
 from langgraph_dynrag.reflection.base import Reflector, SegmentSelection
 from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.seakr.evidence_selection import EvidenceSelector
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
-from langgraph_dynrag.search_tags.exchange import Exchange, NoExchange
+from langgraph_dynrag.search_tags.formats import TagFormat
 from langgraph_dynrag.search_tags.reason_in_documents import ReasonInDocuments
 from langgraph_dynrag.state import DynamicRAGContext
-from langgraph_dynrag.triggers.base import Trigger, check_trigger
+from langgraph_dynrag.triggers.base import Trigger, check_needs, check_trigger
 from langgraph_dynrag.triggers.fixed import Never, Once
 from langgraph_dynrag.triggers.written_tag import WrittenTag
 from rag_backbone.checks import known_arguments
@@ -87,7 +87,6 @@ class Particular(Protocol):
         Raises:
             ConfigurationError: If a part does not fit; the message says what to use instead.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -158,10 +157,10 @@ class Settings:
             check_retriever(self.retriever)
         check_fields(self)
         check_trigger(self.trigger)
-        check_formulator(self.query)
+        check_needs(self.query)
         if self.retriever is None and (self.initial_retrieval or not isinstance(self.trigger, Never)):
             raise ConfigurationError("no retriever was given, and this method retrieves; pass retriever=...")
-        for part in (self.query, self.exchange, self.trigger, self.selection, self.final_answer, self.digest):
+        for part in (self.query, self.trigger, self.selection, self.final_answer, self.digest):
             if isinstance(part, Particular):
                 part.check_with(self)
         if self.max_passages is not None and self.evidence_life != "accumulated":
@@ -169,7 +168,7 @@ class Settings:
                 f"max_passages limits passages that accumulate, but evidence_life is {self.evidence_life!r}; use "
                 "evidence_life='accumulated', or max_passages=None"
             )
-        if self.classifier is not None and (self.selection is not None or self.exchange.within_text):
+        if self.classifier is not None and (self.selection is not None or self.tag_format is not None):
             raise ConfigurationError(
                 f"classifier=... has some questions answered without {self.trigger}, but this method's prompt and "
                 "nodes depend on it. Use another preset, such as 'adaptive_rag', or classifier=None."
@@ -193,9 +192,9 @@ class Settings:
         return PromptOnly() if self.injector is None else self.injector
 
     @property
-    def exchange(self) -> NoExchange:
-        """The handling of searches that the model writes."""
-        return Exchange(self.trigger.tag_format) if isinstance(self.trigger, WrittenTag) else NoExchange()
+    def tag_format(self) -> TagFormat | None:
+        """The format of searches that the model writes, with their results, into its text; None: it writes none."""
+        return self.trigger.tag_format if isinstance(self.trigger, WrittenTag) else None
 
     def with_system(self, system: str) -> Settings:
         """Return these settings with a user's own system text in the prompt."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from langgraph_dynrag.drafts.draft import Signal
-from langgraph_dynrag.queries.base import QueryFormulator, check_formulator
+from langgraph_dynrag.queries.base import QueryFormulator
 from langgraph_dynrag.queries.flare import MaskedSentence
 from langgraph_dynrag.queries.qfs import QFS
 from langgraph_dynrag.queries.rewrite import WithQuestion
 from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.settings import RetrievalPolicy
-from langgraph_dynrag.triggers.base import Trigger, check_trigger
+from langgraph_dynrag.triggers.base import Trigger, check_needs, check_trigger
 from langgraph_dynrag.triggers.confidence import TokenProbability
 from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
@@ -53,7 +53,7 @@ class WatchOptions:
         check_retriever(self.retriever)
         check_fields(self)
         check_trigger(self.trigger)
-        check_formulator(self.query)
+        check_needs(self.query)
         for name in ("{passages}", "{question}"):
             if name not in self.with_passages:
                 raise ConfigurationError(f"with_passages lacks {name}")

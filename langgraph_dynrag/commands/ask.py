@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +12,6 @@ from langgraph_dynrag.commands.options import (
     DEFAULT_INDEX,
     DEFAULT_STORE,
     BaseURL,
-    Bundle,
     BundleOption,
     IndexFolder,
     MaxRetrievals,
@@ -23,11 +21,11 @@ from langgraph_dynrag.commands.options import (
     Passages,
     PresetOption,
     Quiet,
-    Search,
     SearchOption,
     Threshold,
     chat_of,
     method_of,
+    refuse_given,
 )
 from langgraph_dynrag.evidence import name_of
 from rag_backbone.console import as_json as json_line
@@ -38,14 +36,11 @@ from rag_backbone.text.unicode import is_blank
 if TYPE_CHECKING:
     from langgraph_dynrag.trace.trace import Trace
 
-Where = StrEnum("Where", {"context": "context", "parametric": "parametric", "combined": "combined"})
-Missing = StrEnum("Missing", {"train": "train", "translate": "translate", "context": "context"})
-Route = StrEnum("Route", {"retrieval": "retrieval", "lexical": "lexical", "ask": "ask"})
-Merge = StrEnum(
-    "Merge",
-    {"mean": "mean", "sum": "sum", "score": "score", "orthogonal": "orthogonal", "shared_once": "shared_once"},
-)
-Ensemble = StrEnum("Ensemble", {"mixture": "mixture", "product": "product"})
+Where = Literal["context", "parametric", "combined"]
+Missing = Literal["train", "translate", "context"]
+Route = Literal["retrieval", "lexical", "ask"]
+Merge = Literal["mean", "sum", "score", "orthogonal", "shared_once"]
+Ensemble = Literal["mixture", "product"]
 _SHORT_ANSWER = 48
 """Tokens of an answer under the prompt that adapters are trained with, unless `--max-tokens` says otherwise."""
 
@@ -54,13 +49,13 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     index: IndexFolder = DEFAULT_INDEX,
     preset: PresetOption = None,
-    bundle: BundleOption = Bundle["paper"],
+    bundle: BundleOption = "paper",
     model: Model = "embedded",
     base_url: BaseURL = None,
-    retriever: SearchOption = Search["hybrid"],
+    retriever: SearchOption = "hybrid",
     injection: Annotated[
         Where, typer.Option(help="Where evidence goes: the prompt, the model's weights, or both.")
-    ] = Where["context"],
+    ] = "context",
     missing: Annotated[
         Missing | None,
         typer.Option(
@@ -120,11 +115,19 @@ def ask(
     quiet = quiet or console().quiet
     if is_blank(question):
         raise ConfigurationError('the question is empty; ask something: dynprag ask "Who built the bridge?"')
-    injects = injection is not Where["context"]
+    injects = injection != "context"
     into_weights: dict[str, Any] = {"--store": store, "--missing": missing, "--route": route, "--merge": merge}
     into_weights |= {"--translator": translator, "--max-active": max_active, "--ensemble": ensemble}
-    _refuse_without_injection(into_weights | {"--recipe": recipe, "--change": change or None}, injects=injects)
-    _refuse_without_several({"--merge": merge, "--ensemble": ensemble}, max_active)
+    if not injects:
+        refuse_given(
+            into_weights | {"--recipe": recipe, "--change": change or None},
+            "only used with --injection parametric or combined",
+        )
+    if (max_active or 1) == 1:
+        refuse_given(
+            {"--merge": merge, "--ensemble": ensemble},
+            "combines the adapters of several passages, but one acts (--max-active 1); add --max-active 3",
+        )
     from langgraph_dynrag.graph import create_dynamic_rag
     from langgraph_dynrag.trace.trace import Trace
 
@@ -137,22 +140,20 @@ def ask(
     if name != "no_retrieval":
         from langgraph_dynrag.retrieval import LocalIndex
 
-        searching: Any = retriever.value
-        searcher = LocalIndex(index).as_retriever(searching)
+        searcher = LocalIndex(index).as_retriever(retriever)
     with ExitStack() as stack:
-        if injects:
+        if injection != "context":
             from langgraph_dynrag.assembly import check_ensemble
             from langgraph_dynrag.injection.parametric import WeightsPrompt, opened_injector
 
-            where: Any = injection.value
             given_ways = {"missing": missing, "route": route, "merge": merge, "ensemble": ensemble}
-            ways: dict[str, Any] = {way: option.value for way, option in given_ways.items() if option is not None}
+            ways: dict[str, Any] = {way: option for way, option in given_ways.items() if option is not None}
             check_ensemble(ways.get("ensemble"), {**method.settings, **options})
             chat, options["injection"] = stack.enter_context(
                 opened_injector(
                     model,
                     store or DEFAULT_STORE,
-                    injection=where,
+                    injection=injection,
                     max_active=max_active,
                     recipe=recipe,
                     changes=change or (),
@@ -177,21 +178,6 @@ def ask(
         typer.echo(told.answer)
     else:
         _conclude(told, trace)
-
-
-def _refuse_without_injection(given: dict[str, Any], *, injects: bool) -> None:
-    named = [option for option, value in given.items() if value is not None]
-    if named and not injects:
-        raise ConfigurationError(f"{', '.join(named)}: only used with --injection parametric or combined")
-
-
-def _refuse_without_several(given: dict[str, Any], max_active: int | None) -> None:
-    named = [option for option, value in given.items() if value is not None]
-    if named and (max_active or 1) == 1:
-        raise ConfigurationError(
-            f"{', '.join(named)}: combines the adapters of several passages, but one acts (--max-active 1); "
-            "add --max-active 3"
-        )
 
 
 def _stream(graph: Any, question: str, *, show: bool) -> dict[str, Any]:

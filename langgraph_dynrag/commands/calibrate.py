@@ -5,18 +5,16 @@ from __future__ import annotations
 import random
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from langgraph_dynrag.commands.options import (
     DEFAULT_INDEX,
     BaseURL,
-    Bundle,
     BundleOption,
     IndexFolder,
     Model,
-    Search,
     SearchOption,
     chat_of,
 )
@@ -26,9 +24,6 @@ from rag_backbone.console import as_json as json_line
 from rag_backbone.console import console
 from rag_backbone.errors import ConfigurationError
 
-Per = StrEnum("Per", ["sentence", "question"])
-Trigger = StrEnum("Trigger", ["learned"])
-Learner = StrEnum("Learner", ["logistic", "trees"])
 Method = StrEnum("Method", [n for n in PRESETS if threshold_of(get_preset(n).settings["trigger"]) is not None])  # type: ignore[misc]
 
 
@@ -36,26 +31,28 @@ def calibrate(
     questions: Annotated[Path, typer.Argument(help="A file: .jsonl or .json (question, answers), or one a line.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The preset file to write (.json).")],
     rate: Annotated[float | None, typer.Option(help="Desired share of sentences (or questions) that search.")] = None,
-    per: Annotated[Per, typer.Option(help="What the rate is a share of.")] = Per["sentence"],
+    per: Annotated[Literal["sentence", "question"], typer.Option(help="What the rate is a share of.")] = "sentence",
     cost: Annotated[
         float | None, typer.Option(help="Instead of a rate: the best F1 with at most this many searches per question.")
     ] = None,
     trigger: Annotated[
-        Trigger | None,
+        Literal["learned"] | None,
         typer.Option(help="Train a trigger instead of the method's own (questions need answers)."),
     ] = None,
-    learner: Annotated[Learner, typer.Option(help="What to train with --trigger learned.")] = Learner["logistic"],
+    learner: Annotated[
+        Literal["logistic", "trees"], typer.Option(help="What to train with --trigger learned.")
+    ] = "logistic",
     missed: Annotated[
         float | None,
         typer.Option(help="With --trigger learned, instead of a rate: share of needed retrievals that may be missed."),
     ] = None,
     confidence: Annotated[float, typer.Option(help="Confidence of the bound of --missed.")] = 0.9,
     preset: Annotated[Method, typer.Option(help="The method.")] = Method["flare"],
-    bundle: BundleOption = Bundle["paper"],
+    bundle: BundleOption = "paper",
     model: Model = "embedded",
     base_url: BaseURL = None,
     index: IndexFolder = DEFAULT_INDEX,
-    retriever: SearchOption = Search["hybrid"],
+    retriever: SearchOption = "hybrid",
     limit: Annotated[int, typer.Option(min=2, help="Maximum number of questions; a sample if the file has more.")] = 40,
     points: Annotated[int, typer.Option(min=2, help="Thresholds to run the method at, with --cost.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the sample and the bootstrap.")] = 0,
@@ -72,30 +69,24 @@ def calibrate(
     asked = read_questions(questions)
     if len(asked) > limit:
         asked = random.Random(seed).sample(asked, limit)  # noqa: S311 - a draw, no secret
-    # Typer has checked them against the enumerations.
-    form: Any = bundle.value
-    method = get_preset(preset.value, bundle=form)
-    searching: Any = retriever.value
-    share: Any = per.value
-    learned: Any = None if trigger is None else trigger.value
-    taught: Any = learner.value
+    method = get_preset(preset.value, bundle=bundle)
     refuse_unless_writable(method.settings["trigger"])
     searcher: Any = None
-    if cost is not None or learned or method.settings.get("initial_retrieval"):
+    if cost is not None or trigger or method.settings.get("initial_retrieval"):
         from langgraph_dynrag.retrieval import LocalIndex
 
-        searcher = LocalIndex(index).as_retriever(searching)
+        searcher = LocalIndex(index).as_retriever(retriever)
     found = find(
         chat_of(model, base_url),
         searcher,
         questions=asked,
         rate=rate,
-        per=share,
+        per=per,
         cost=cost,
         missed=missed,
         confidence=confidence,
-        trigger=learned,
-        learner=taught,
+        trigger=trigger,
+        learner=learner,
         preset=method,
         points=points,
         bootstrap_seed=seed,

@@ -67,7 +67,7 @@ def evaluate(
     ] = None,
     model: Model = "embedded",
     base_url: BaseURL = None,
-    retriever: SearchOption = Search["hybrid"],
+    retriever: SearchOption = "hybrid",
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of questions; a sample if more.")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Passages per search; default: each preset's.")] = None,
     long_context: Annotated[int, typer.Option(min=0, help="Passages of long_context; 0 leaves it out.")] = 10,
@@ -142,8 +142,7 @@ def _searcher(asked: list[EvaluationQuestion], index: Path | None, kind: Search)
         return None
     from langgraph_dynrag.retrieval import LocalIndex
 
-    searching: Any = kind.value
-    return LocalIndex(index or DEFAULT_INDEX).as_retriever(searching)
+    return LocalIndex(index or DEFAULT_INDEX).as_retriever(kind)
 
 
 def _judge(name: str | None, model: str | None, chat: BaseChatModel, base_url: str | None) -> Judge | None:

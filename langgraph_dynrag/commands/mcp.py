@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from langgraph_dynrag.commands.options import (
     DEFAULT_INDEX,
     BaseURL,
-    Bundle,
     BundleOption,
     IndexFolder,
     MaxRetrievals,
@@ -22,20 +20,18 @@ from langgraph_dynrag.commands.options import (
     Passages,
     PresetOption,
     Quiet,
-    Search,
     SearchOption,
     Threshold,
     chat_of,
     method_of,
+    refuse_given,
 )
 from rag_backbone.console import console, given_path
-from rag_backbone.errors import ConfigurationError
 from rag_backbone.extras import needed_for
 
 if TYPE_CHECKING:
     from langgraph_dynrag.retrieval import LocalIndex
 
-Transport = StrEnum("Transport", {"stdio": "stdio", "http": "http"})
 _HOST, _PORT = "127.0.0.1", 8000
 _TOKEN = "DYNPRAG_MCP_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -52,7 +48,7 @@ def mcp(
             metavar="FOLDER",
         ),
     ] = None,
-    transport: Annotated[Transport, typer.Option(help="How clients connect.")] = Transport["stdio"],
+    transport: Annotated[Literal["stdio", "http"], typer.Option(help="How clients connect.")] = "stdio",
     host: Annotated[str, typer.Option(help="With http: the address to listen on.")] = _HOST,
     port: Annotated[int, typer.Option(help="With http: the port; 0 takes a free one.")] = _PORT,
     token_file: Annotated[
@@ -71,10 +67,10 @@ def mcp(
         ),
     ] = None,
     preset: PresetOption = None,
-    bundle: BundleOption = Bundle["paper"],
+    bundle: BundleOption = "paper",
     model: Model = "embedded",
     base_url: BaseURL = None,
-    retriever: SearchOption = Search["hybrid"],
+    retriever: SearchOption = "hybrid",
     k: Passages = None,
     threshold: Threshold = None,
     max_retrievals: MaxRetrievals = None,
@@ -94,24 +90,26 @@ def mcp(
     with needed_for("dynprag mcp"):
         from langgraph_dynrag.mcp import MCPAccess, MCPLimits, create_mcp_server
         from langgraph_dynrag.mcp.access import read_token
-        from langgraph_dynrag.mcp.serving import listen, protocol_stdout, serve_http, serve_stdio
+        from langgraph_dynrag.mcp.serving import listen, protocol_stdout, serve_http
 
-    over_network = {"--token-file": token_file, "--allowed-host": allowed_host or None}
+    over_network: dict[str, object] = {"--token-file": token_file, "--allowed-host": allowed_host or None}
     at = {"--host": None if host == _HOST else host, "--port": None if port == _PORT else port}
     of_answers = {"--preset": preset, "--base-url": base_url, "--k": k, "--threshold": threshold}
     budgets = {"retrievals": max_retrievals, "tokens": max_tokens, "seconds": max_seconds}
-    over_http = transport is Transport["http"]
+    over_http = transport == "http"
     if not over_http:
-        _refuse(over_network | at, "only used with --transport http")
+        refuse_given(over_network | at, "only used with --transport http")
     if search_only:
-        _refuse(of_answers | {f"--max-{name}": value for name, value in budgets.items()}, "not used with --search-only")
+        refuse_given(
+            of_answers | {f"--max-{name}": value for name, value in budgets.items()}, "not used with --search-only"
+        )
     access = MCPAccess(host, port, read_token(token_file), tuple(allowed_host or ())) if over_http else None
     limits = MCPLimits(running=max_running)
     # Listens first, so that a port that is taken is known before anything is indexed.
     place: AbstractContextManager[Any] = protocol_stdout() if access is None else listen(access)
     with place as listening:
         method, options = method_of(preset or "flare", bundle, k=k, threshold=threshold, **budgets)
-        searcher = _filled(index, documents, quiet=quiet or console().quiet).as_retriever(_kind(retriever))
+        searcher = _filled(index, documents, quiet=quiet or console().quiet).as_retriever(retriever)
         graph = None
         if not search_only:
             from langgraph_dynrag.graph import create_dynamic_rag
@@ -119,7 +117,7 @@ def mcp(
             graph = create_dynamic_rag(chat_of(model, base_url), searcher, preset=method, **options)
         server = create_mcp_server(searcher, graph, limits=limits, access=access)
         if access is None:
-            serve_stdio(server)
+            server.run("stdio")
         else:
             serve_http(server, access, listening, started=lambda url: typer.echo(f"serving {index} at {url}", err=True))
 
@@ -133,12 +131,3 @@ def _filled(folder: Path, documents: Path | None, *, quiet: bool) -> LocalIndex:
         if not quiet:
             typer.echo(f"{folder}: {report}", err=True)
     return index
-
-
-def _refuse(given: dict[str, Any], why: str) -> None:
-    if named := [option for option, value in given.items() if value is not None]:
-        raise ConfigurationError(f"{', '.join(named)}: {why}")
-
-
-def _kind(search: Search) -> Any:
-    return search.value

@@ -8,16 +8,17 @@ key, so none has to be set for them.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import typer
 
 from langgraph_dynrag.presets.file import is_preset_file
 from langgraph_dynrag.presets.methods import PRESETS, Preset, get_preset
+from langgraph_dynrag.triggers.rind import Bundle
 from langgraph_dynrag.triggers.threshold import with_threshold
 from rag_backbone.console import be_quiet, given_path
 from rag_backbone.errors import ConfigurationError
@@ -30,8 +31,7 @@ _KEY = "OPENAI_API_KEY"
 _DEFAULT_MODEL = "embedded"
 DEFAULT_INDEX = Path(".dynprag/index")
 DEFAULT_STORE = Path(".dynprag/adapters")
-Bundle = StrEnum("Bundle", {"paper": "paper", "reference": "reference"})
-Search = StrEnum("Search", {"hybrid": "hybrid", "dense": "dense", "bm25": "bm25"})
+Search = Literal["hybrid", "dense", "bm25"]
 
 IndexFolder = Annotated[
     Path, typer.Option("--index", "-i", help="The index's folder.", parser=given_path, metavar="FOLDER")
@@ -104,14 +104,23 @@ def method_of(
     Raises:
         ConfigurationError: If the preset has no threshold, or a value is out of range.
     """
-    form: Any = bundle.value
-    method = get_preset(name, bundle=form)
+    method = get_preset(name, bundle=bundle)
     options: dict[str, Any] = {} if k is None else {"k": k}
     if threshold is not None:
         options["trigger"] = with_threshold(method.settings["trigger"], threshold)
     given: dict[str, Any] = {limit: value for limit, value in limits.items() if value is not None}
     options["budgets"] = replace(method.settings["budgets"], **given)
     return method, options
+
+
+def refuse_given(options: Mapping[str, object], why: str) -> None:
+    """Refuse those of some options that were given, which is those that are not None.
+
+    Raises:
+        ConfigurationError: Naming them.
+    """
+    if named := [option for option, value in options.items() if value is not None]:
+        raise ConfigurationError(f"{', '.join(named)}: {why}")
 
 
 def chat_of(model: str, base_url: str | None) -> BaseChatModel:

@@ -211,11 +211,6 @@ class Collector:
         self._drop(early[:at], apart)
         return early[at:]
 
-    @property
-    def _waits(self) -> bool:
-        """Whether the text may still turn out to be reasoning, so that none of its units is complete."""
-        return self._reads_on and not self._reply.splitter.tokens and not self._apart_tokens
-
     def _drop(self, tokens: Sequence[tuple[str, _Reported]], apart: str = "") -> None:
         """Record tokens of reasoning."""
         self._apart_tokens = max(self._apart_tokens, len(tokens))
@@ -223,7 +218,9 @@ class Collector:
             self._apart = "".join(token for token, _ in tokens)
 
     def _finish_reply(self) -> None:
-        self._watched = self._watched and not self._waits  # otherwise read to its end, whatever units it contains
+        # If the text may still turn out to be reasoning, it is read to its end, whatever units it contains.
+        may_be_reasoning = self._reads_on and not self._reply.splitter.tokens and not self._apart_tokens
+        self._watched = self._watched and not may_be_reasoning
         if self._early is not None and len(self._early) > _SILENT:
             self._drop(self._early)
         elif self._early is not None and self._silent > _SILENT:

@@ -265,11 +265,8 @@ def _punctuation(rest: str) -> str:
 def _is_long(text: str) -> bool:
     """Return whether a text is too long for a chance repetition: three words and twelve letters, or four ideographs."""
     weight = sum(3 if _stands_for_a_syllable(c) else 1 for c in letters(text).text)
-    return weight >= _LONG and (len(words(text)) >= 3 or weight >= 3 * _LONG or _unspaced(text))
-
-
-def _unspaced(text: str) -> bool:
-    return any(_stands_for_a_syllable(c) for c in text)
+    unspaced = any(map(_stands_for_a_syllable, text))
+    return weight >= _LONG and (len(words(text)) >= 3 or weight >= 3 * _LONG or unspaced)
 
 
 def _stands_for_a_syllable(character: str) -> bool:

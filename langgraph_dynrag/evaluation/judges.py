@@ -33,7 +33,6 @@ class Judge(Protocol):
     @property
     def name(self) -> str:
         """Name of the judge and of its model, for the report. Records of scores belong to it."""
-        ...
 
     def __call__(self, question: str, answer: str, reference: str, contexts: Sequence[str]) -> float:
         """Return a score, higher is better.
@@ -44,7 +43,6 @@ class Judge(Protocol):
             reference: The first correct answer; empty if none is known.
             contexts: The passages that the method found.
         """
-        ...
 
 
 @dataclass(frozen=True)

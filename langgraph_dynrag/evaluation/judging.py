@@ -42,7 +42,8 @@ def judge_answers(
         if record is None or deadline.over or records.get(key_of(about)) is not None or _lack(needs, job, record):
             return
         try:
-            score = float(judge(job.question.text, record["answer"], _reference(job), record["contexts"]))
+            reference = job.question.answers[0] if job.question.answers else ""
+            score = float(judge(job.question.text, record["answer"], reference, record["contexts"]))
             if not math.isfinite(score):
                 raise ValueError(f"{judge.name} gave the score {score}; a finite number is needed")
         except Exception as error:  # noqa: BLE001 - a judge is the user's own, or a server
@@ -75,10 +76,6 @@ def _lack(needs: frozenset[Need], job: Job, record: Mapping[str, Any]) -> str | 
     if "contexts" in needs and not record["contexts"]:
         return "no passage was found"
     return None
-
-
-def _reference(job: Job) -> str:
-    return job.question.answers[0] if job.question.answers else ""
 
 
 def _about(judge: Judge, job: Job) -> dict[str, str]:

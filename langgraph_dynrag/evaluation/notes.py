@@ -10,6 +10,7 @@ from langgraph_dynrag.evaluation.corpus import expects_passage, missing_answers
 from langgraph_dynrag.evaluation.methods import LONG_CONTEXT, SINGLE
 from langgraph_dynrag.evaluation.questions import EvaluationQuestion
 from langgraph_dynrag.evaluation.scores import Failure, Record, Result
+from langgraph_dynrag.trace.markup import counted
 
 _MOST_DOCUMENTS = 100_000
 """In larger corpora, answers are only looked for in what was found."""
@@ -34,7 +35,7 @@ def notes_of(
     notes = []
     if repeated:
         notes.append(
-            f"{_counted(len(repeated), 'question')} asked the same as an earlier one and {_was(repeated)} dropped, the "
+            f"{counted(len(repeated), 'question')} asked the same as an earlier one and {_was(repeated)} dropped, the "
             f"first: {repeated[0]!r}."
         )
     if bare := [q for q in questions if not q.answers]:
@@ -44,7 +45,7 @@ def notes_of(
     silent = sum(r.get("unreported_calls", 0) for listed in results.values() for r in _answered(listed))
     if silent:
         notes.append(
-            f"{_counted(silent, 'model call')} reported no usage, as servers do when a draft is abandoned; the tokens "
+            f"{counted(silent, 'model call')} reported no usage, as servers do when a draft is abandoned; the tokens "
             "are lower bounds."
         )
     if concurrency > 1 and questions:
@@ -94,10 +95,6 @@ def _short_long_context(results: Mapping[str, Sequence[Result]]) -> list[str]:
 
 def _answered(results: Sequence[Result]) -> list[Record]:
     return [r for r in results if not isinstance(r, Failure)]
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _was(items: Sequence[object]) -> str:

@@ -15,7 +15,7 @@ from langgraph_dynrag.evaluation.plots import differences, scores_and_costs
 from langgraph_dynrag.evaluation.results import COLUMNS, Asked, Results, cell
 from langgraph_dynrag.evaluation.scores import Failure, Measure, Result, score
 from langgraph_dynrag.trace.html import style
-from langgraph_dynrag.trace.markup import Allowance, counted, fold, inline, plain, shortened
+from langgraph_dynrag.trace.markup import Allowance, counted, document, fold, inline, plain, section, shortened
 from rag_backbone.errors import MissingExtraError
 
 _MOST = 200
@@ -26,28 +26,19 @@ _ROOM = 400_000
 
 def page(evaluation: Results) -> str:
     """Return a complete HTML document."""
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><title>Evaluation of {plain(evaluation.model)}</title></head>'
-        f'<body class="dynrag-page">{fragment(evaluation)}</body></html>\n'
-    )
+    return document(f"Evaluation of {evaluation.model}", fragment(evaluation))
 
 
 def fragment(evaluation: Results) -> str:
     """Return an HTML fragment for a notebook."""
     sections = [
         _header(evaluation),
-        _section("Methods", _rows(evaluation) + _problems(evaluation)),
-        _section("Paired differences", _differences(evaluation)),
-        _section("Plots", _plots(evaluation)),
-        _section("Questions", _asked(evaluation)),
+        section("Methods", _rows(evaluation) + _problems(evaluation)),
+        section("Paired differences", _differences(evaluation)),
+        section("Plots", _plots(evaluation)),
+        section("Questions", _asked(evaluation)),
     ]
     return f'<article class="dynrag" aria-label="Evaluation"><style>{style()}</style>{"".join(sections)}</article>'
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h3>{title}</h3>{content}</section>" if content else ""
 
 
 def _header(evaluation: Results) -> str:

@@ -11,11 +11,11 @@ from langgraph.constants import TAG_NOSTREAM
 from tenacity import AsyncRetrying, Retrying
 
 from langgraph_dynrag.chat_model.chat_template import message_text
-from langgraph_dynrag.drafts.draft import AloneAttention, AttentionRows, Context, Draft, Signal
-from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
+from langgraph_dynrag.drafts.draft import Signal
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
 from langgraph_dynrag.drafts.token_alignment import Seam
 from langgraph_dynrag.generators.attempts import Attempts
+from langgraph_dynrag.generators.protocols import Generator
 from langgraph_dynrag.generators.wrapped_models import ChatModelLike, PlainModel, plain_models, retry_rules
 from langgraph_dynrag.reasoning import answer_text, opens_reasoning
 from rag_backbone.errors import SignalUnavailableError
@@ -27,7 +27,7 @@ _ADVICE = (
 )
 
 
-class ChatGenerator:
+class ChatGenerator(Generator):
     """Any chat model that reports log-probabilities in OpenAI's format.
 
     Providers share no common way to continue a model's last message, so the accepted text is sent back with an
@@ -112,10 +112,6 @@ class ChatGenerator:
         """Return a high estimate of the tokens in a conversation."""
         return sum(self.count_tokens(message_text(m)) + 4 for m in messages)
 
-    def token_ids(self, text: str) -> tuple[int, ...] | None:  # noqa: ARG002
-        """Return None: token ids are not known."""
-        return None
-
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
         """Ask for a continuation and close the stream when the unit is complete."""
         work = Attempts(self, task, on_token)
@@ -142,50 +138,32 @@ class ChatGenerator:
     def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
         """Ask all prompts concurrently."""
         batch: list[Any] = [[HumanMessage(p)] for p in prompts]
-        replies = Retrying(**retry_rules(self._retry))(self.calls.batch, batch, unstreamed(config))
+        replies = self._sent(lambda: self.calls.batch(batch, unstreamed(config)))
         return [answer_text(reply) for reply in replies]
 
     async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
         """Ask all prompts concurrently."""
         batch: list[Any] = [[HumanMessage(p)] for p in prompts]
-        replies = await retried(retry_rules(self._retry), lambda: self.calls.abatch(batch, unstreamed(config)))
+        replies = await self._asent(lambda: self.calls.abatch(batch, unstreamed(config)))
         return [answer_text(reply) for reply in replies]
 
     def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
         """Return the model's reply to a prompt in a new conversation."""
-        retrying = Retrying(**retry_rules(self._retry))
-        return Reply.of(
-            retrying(
-                self.calls.invoke, [HumanMessage(prompt)], unstreamed(config), max_tokens=self._at_most(max_tokens)
-            )
-        )
+        asked, options = [HumanMessage(prompt)], {"max_tokens": self._at_most(max_tokens)}
+        return Reply.of(self._sent(lambda: self.calls.invoke(asked, unstreamed(config), **options)))
 
     async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
         """Return the model's reply to a prompt in a new conversation."""
         asked, options = [HumanMessage(prompt)], {"max_tokens": self._at_most(max_tokens)}
-        rules = retry_rules(self._retry)
-        return Reply.of(await retried(rules, lambda: self.calls.ainvoke(asked, unstreamed(config), **options)))
+        return Reply.of(await self._asent(lambda: self.calls.ainvoke(asked, unstreamed(config), **options)))
 
-    def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:  # noqa: ARG002
-        """Return None: attention is not available."""
-        return None
+    def _sent(self, request: Callable[[], _T]) -> _T:
+        """Send a request, with the retries of the model's wrapper."""
+        return Retrying(**retry_rules(self._retry))(request)
 
-    def context(self, task: DraftTask) -> Context | None:  # noqa: ARG002
-        """Return None: token positions are not known."""
-        return None
-
-    def attend_alone(
-        self,
-        text: str,  # noqa: ARG002
-        token_ids: Sequence[int] | None,  # noqa: ARG002
-        adapters: Any = None,  # noqa: ARG002
-    ) -> AloneAttention:
-        """Raise `SignalUnavailableError`; graphs that need attention are refused when they are built."""
-        raise SignalUnavailableError(f"{type(self.chat).__name__} cannot give attention")
-
-    def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:  # noqa: ARG002
-        """Raise `SignalUnavailableError`; graphs that need hidden states are refused when they are built."""
-        raise SignalUnavailableError(f"{type(self.chat).__name__} cannot give hidden states")
+    async def _asent(self, request: Callable[[], Awaitable[_T]]) -> _T:
+        """Send a request as `_sent` does, asynchronously."""
+        return await retried(retry_rules(self._retry), request)
 
     def continued(self, task: DraftTask) -> tuple[list[BaseMessage], dict[str, Any], Seam]:
         """Ask again, with the written text in the last message."""

@@ -14,8 +14,9 @@ With `n` tokens for a question, and `n(w)` for the question followed by an assis
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -107,12 +108,11 @@ class Endpoint:
         merged = {**(options.get("extra_body") or self.extra_body), **body} if body else None
         return {**options, **more} if merged is None else {**options, **more, "extra_body": merged}
 
-    def require(self, needs: frozenset[Signal], *, patient: bool = False) -> frozenset[Signal]:
+    def require(self, needs: frozenset[Signal]) -> frozenset[Signal]:
         """Return which of the needed signals the server gives; sends one request unless that is known already.
 
         Args:
             needs: Needed signals; without `logprob` and `entropy`, nothing is requested.
-            patient: Whether to retry an unreachable server as the policy says, instead of failing at once.
 
         Raises:
             ConfigurationError: If the server has no such model or refuses the key.
@@ -124,7 +124,7 @@ class Endpoint:
         wanted = self._policy.alternatives if "entropy" in needs else 0
         with self._facts.lock:
             if wanted not in self._facts.reported:
-                self._facts.reported[wanted] = self._alternatives(wanted, patient=patient)
+                self._facts.reported[wanted] = self._alternatives(wanted)
             reported = self._facts.reported[wanted]
         if reported < 0:
             raise SignalUnavailableError(
@@ -208,13 +208,13 @@ class Endpoint:
             opens=said.opens_reasoning,
         )
 
-    def _alternatives(self, wanted: int, *, patient: bool) -> int:
+    def _alternatives(self, wanted: int) -> int:
         """Return how many alternatives are reported at least; servers cap the number."""
         refusals = []
         for count in [n for n in dict.fromkeys((wanted, 5, 1)) if n <= wanted] if wanted else [0]:
             options: dict[str, Any] = {"logprobs": True, "top_logprobs": count} if count else {"logprobs": True}
             try:
-                reply = self._ask([HumanMessage(_QUESTION)], patient=patient, **options)
+                reply = self._ask([HumanMessage(_QUESTION)], patient=False, **options)
             except ServerError as error:
                 refusals.append(str(error))
                 if getattr(error.__cause__, "status_code", None) in (400, 422):
@@ -256,12 +256,8 @@ class Endpoint:
 
     def _ask(self, messages: Sequence[BaseMessage], *, patient: bool, **options: Any) -> AIMessage:
         def once() -> AIMessage:
-            try:
+            with reading():
                 return self._chat.invoke(list(messages), **{**self._bound, **options, "max_tokens": 4})
-            except Exception as error:
-                if (meant := garbled(error)) is not error:
-                    raise meant from error
-                raise
 
         may_pass: Callable[[BaseException], bool] | None = None if patient else _answers
         try:
@@ -271,6 +267,17 @@ class Endpoint:
             if failure is None:
                 raise
             raise self.explained(error, failure) from error
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Distinguish a client's failure to parse a response from errors in this package and in callbacks."""
+    try:
+        yield
+    except Exception as error:
+        if (meant := garbled(error)) is not error:
+            raise meant from error
+        raise
 
 
 def _facts_of(chat: BaseChatOpenAI, model: str, bound: Mapping[str, Any]) -> _Facts:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_dynrag.drafts.draft import AloneAttention, AttentionRows, Context, Draft, Signal
-from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
+from langgraph_dynrag.drafts.draft import Signal
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
 from langgraph_dynrag.generators.protocols import Generator
-from rag_backbone.errors import SignalUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +21,7 @@ COMMON_SIGNALS: frozenset[Signal] = frozenset({"logprob", "entropy"})
 """Signals that can be read whichever model wrote the draft."""
 
 
-class FallbackGenerator:
+class FallbackGenerator(Generator):
     """Several models; when one fails, the next is asked.
 
     Only signals that all models give are available. Models do not share tokens, so an answer is continued by its text.
@@ -61,69 +59,36 @@ class FallbackGenerator:
         """Return the highest token count of any model."""
         return max(g.prompt_tokens(messages) for g in self.generators)
 
-    def token_ids(self, text: str) -> tuple[int, ...] | None:  # noqa: ARG002
-        """Return None: token ids differ between the models."""
-        return None
-
     def draft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
         """Return the draft of the first model that succeeds; tokens of failed models may already be shown."""
         failed: list[Exception] = []
-        for generator in self.generators:
-            try:
-                return _textual(generator.draft(_for(generator, task), config, on_token), failed)
-            except Exception as error:  # noqa: BLE001 - re-raised unless it is one of `exceptions`
-                self._next(generator, error, failed)
-        raise failed[0]
+        found = self._first(lambda g: g.draft(_for(g, task), config, on_token), failed)
+        return _textual(found, failed)
 
     async def adraft(self, task: DraftTask, config: RunnableConfig, on_token: OnToken | None) -> DraftResult:
         """Return the draft of the first model that succeeds, asynchronously."""
         failed: list[Exception] = []
-        for generator in self.generators:
-            try:
-                return _textual(await generator.adraft(_for(generator, task), config, on_token), failed)
-            except Exception as error:  # noqa: BLE001 - re-raised unless it is one of `exceptions`
-                self._next(generator, error, failed)
-        raise failed[0]
+        found = await self._afirst(lambda g: g.adraft(_for(g, task), config, on_token), failed)
+        return _textual(found, failed)
 
     def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
         """Return the replies of the first model that succeeds."""
-        return self._first(lambda g: g.ask(prompts, config))
+        return self._first(lambda g: g.ask(prompts, config), [])
 
     async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
         """Return the replies of the first model that succeeds."""
-        return await self._afirst(lambda g: g.aask(prompts, config))
+        return await self._afirst(lambda g: g.aask(prompts, config), [])
 
     def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
         """Return the reply of the first model that succeeds."""
-        return self._first(lambda g: g.reply(prompt, config, max_tokens=max_tokens))
+        return self._first(lambda g: g.reply(prompt, config, max_tokens=max_tokens), [])
 
     async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
         """Return the reply of the first model that succeeds."""
-        return await self._afirst(lambda g: g.areply(prompt, config, max_tokens=max_tokens))
+        return await self._afirst(lambda g: g.areply(prompt, config, max_tokens=max_tokens), [])
 
-    def recompute(self, task: DraftTask, draft: Draft) -> AttentionRows | None:  # noqa: ARG002
-        """Return None: attention belongs to a single model."""
-        return None
-
-    def context(self, task: DraftTask) -> Context | None:  # noqa: ARG002
-        """Return None: token positions differ between the models."""
-        return None
-
-    def attend_alone(
-        self,
-        text: str,  # noqa: ARG002
-        token_ids: Sequence[int] | None,  # noqa: ARG002
-        adapters: Any = None,  # noqa: ARG002
-    ) -> AloneAttention:
-        """Raise `SignalUnavailableError`; graphs that need attention are refused when they are built."""
-        raise SignalUnavailableError(f"{self!r} cannot give attention")
-
-    def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:  # noqa: ARG002
-        """Raise `SignalUnavailableError`; graphs that need hidden states are refused when they are built."""
-        raise SignalUnavailableError(f"{self!r} cannot give hidden states")
-
-    def _first(self, function: Callable[[Generator], _T]) -> _T:
-        failed: list[Exception] = []
+    def _first(self, function: Callable[[Generator], _T], failed: list[Exception]) -> _T:
+        """Return the result of the first model that succeeds; the errors of those before it are added to `failed`."""
         for generator in self.generators:
             try:
                 return function(generator)
@@ -131,8 +96,8 @@ class FallbackGenerator:
                 self._next(generator, error, failed)
         raise failed[0]
 
-    async def _afirst(self, function: Callable[[Generator], Awaitable[_T]]) -> _T:
-        failed: list[Exception] = []
+    async def _afirst(self, function: Callable[[Generator], Awaitable[_T]], failed: list[Exception]) -> _T:
+        """Do the same as `_first`, asynchronously."""
         for generator in self.generators:
             try:
                 return await function(generator)

@@ -59,7 +59,7 @@ def _plain(messages: Sequence[BaseMessage]) -> _PlainMessages | None:
     return tuple((type(m), str(m.content)) for m in messages)
 
 
-class LocalGenerator:
+class LocalGenerator(Generator):
     """Generates drafts with an in-process model."""
 
     def __init__(self, model: LocalChatModel | PlainModel, *, reply_tokens: int = 48) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
@@ -21,17 +21,17 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from tenacity import AsyncRetrying, Retrying
 
 from langgraph_dynrag.drafts.draft import Signal
-from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
+from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken
 from langgraph_dynrag.drafts.token_alignment import Seam
 from langgraph_dynrag.generators.attempts import Attempts
 from langgraph_dynrag.generators.chat import ChatGenerator, retried, unstreamed
 from langgraph_dynrag.generators.circuit_breaker import CircuitBreaker
-from langgraph_dynrag.generators.endpoint import CONTINUE, Endpoint
+from langgraph_dynrag.generators.endpoint import CONTINUE, Endpoint, reading
 from langgraph_dynrag.generators.server_policy import ServerPolicy, passing
 from langgraph_dynrag.generators.wrapped_models import PlainModel, plain_models
 from rag_backbone.aio import in_own_thread
 from rag_backbone.errors import ServerUnavailableError
-from rag_backbone.openai_errors import BrokenStreamError, Failure, failure_of, garbled
+from rag_backbone.openai_errors import BrokenStreamError, Failure, failure_of
 
 if TYPE_CHECKING:
     from langchain_openai.chat_models.base import BaseChatOpenAI
@@ -48,11 +48,9 @@ class RequestAdapters(Protocol):
 
     def request_options(self) -> AbstractContextManager[dict[str, Any]]:
         """Yield the options; the adapters stay loaded in the server while the context is open. May take long."""
-        ...
 
     def lost(self) -> None:
         """Record that the server no longer knows the adapters."""
-        ...
 
 
 class OpenAIGenerator(ChatGenerator):
@@ -69,7 +67,6 @@ class OpenAIGenerator(ChatGenerator):
 
     def __init__(self, model: PlainModel, endpoint: Endpoint, signals: frozenset[Signal], policy: ServerPolicy) -> None:
         super().__init__(model, signals, top_logprobs=endpoint.alternatives)
-        self._retry = None  # replaced by the policy's attempts
         self.endpoint = endpoint
         self.policy = policy
         self.breaker = CircuitBreaker(endpoint.name, failures=self.policy.failures, pause=self.policy.pause)
@@ -162,42 +159,22 @@ class OpenAIGenerator(ChatGenerator):
             work.give_up(error)
         return work.result()
 
-    def ask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """Ask all prompts concurrently, with the policy's retries."""
+    def _sent(self, request: Callable[[], _T]) -> _T:
+        """Send a request with the policy's retries."""
 
-        def once() -> list[str]:
-            with self.watched(), _reading():
-                return super(OpenAIGenerator, self).ask(prompts, config)
-
-        with self._explained():
-            return Retrying(**self.policy.rules())(once)
-
-    async def aask(self, prompts: Sequence[str], config: RunnableConfig) -> list[str]:
-        """Ask all prompts concurrently, with the policy's retries."""
-
-        async def once() -> list[str]:
-            with self.watched(), _reading():
-                return await super(OpenAIGenerator, self).aask(prompts, config)
-
-        with self._explained():
-            return await retried(self.policy.rules(), once)
-
-    def reply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """Return the model's reply to a prompt, with the policy's retries."""
-
-        def once() -> Reply:
-            with self.watched(), _reading():
-                return super(OpenAIGenerator, self).reply(prompt, config, max_tokens=max_tokens)
+        def once() -> _T:
+            with self.watched(), reading():
+                return request()
 
         with self._explained():
             return Retrying(**self.policy.rules())(once)
 
-    async def areply(self, prompt: str, config: RunnableConfig, *, max_tokens: int) -> Reply:
-        """Return the model's reply to a prompt, with the policy's retries."""
+    async def _asent(self, request: Callable[[], Awaitable[_T]]) -> _T:
+        """Send a request with the policy's retries, asynchronously."""
 
-        async def once() -> Reply:
-            with self.watched(), _reading():
-                return await super(OpenAIGenerator, self).areply(prompt, config, max_tokens=max_tokens)
+        async def once() -> _T:
+            with self.watched(), reading():
+                return await request()
 
         with self._explained():
             return await retried(self.policy.rules(), once)
@@ -348,25 +325,14 @@ def refuses_usage(error: Exception, failure: Failure | None) -> bool:
     return failure is not None and failure.status in (400, 422) and "stream_options" in str(error)
 
 
-@contextlib.contextmanager
-def _reading() -> Iterator[None]:
-    """Distinguish a client's failure to parse a response from errors in this package and in callbacks."""
-    try:
-        yield
-    except Exception as error:
-        if (meant := garbled(error)) is not error:
-            raise meant from error
-        raise
-
-
 class _Read(Iterator[Any]):
-    """A stream whose chunks are read under `_reading`."""
+    """A stream whose chunks are read under `reading`."""
 
     def __init__(self, stream: Iterator[Any]) -> None:
         self._stream = stream
 
     def __next__(self) -> Any:
-        with _reading():
+        with reading():
             return next(self._stream)
 
     def close(self) -> None:
@@ -375,11 +341,11 @@ class _Read(Iterator[Any]):
 
 
 async def _aread(stream: AsyncIterator[Any]) -> Any:
-    """Read an asynchronous stream under `_reading`, and close it at the end."""
+    """Read an asynchronous stream under `reading`, and close it at the end."""
     try:
         while True:
             try:
-                with _reading():
+                with reading():
                     chunk = await anext(stream)
             except StopAsyncIteration:
                 return

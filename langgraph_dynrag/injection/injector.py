@@ -62,19 +62,21 @@ class PreparedEvidence(TypedDict):
 
 @runtime_checkable
 class Injector(Protocol):
-    """Decides where passages act, and creates adapters that are missing."""
+    """Decides where passages act, and creates adapters that are missing.
+
+    An injector whose adapters may answer as an ensemble, which has no attention and no hidden states, says so in an
+    attribute `ensemble`.
+    """
 
     @property
     def injection(self) -> Injection:
         """Where evidence goes."""
-        ...
 
     def prepare(self, passages: Sequence[Passage], question: str = "") -> PreparedEvidence:
         """Create missing adapters of the passages that act for this question.
 
         May take minutes, which is announced in the log and the stream.
         """
-        ...
 
     def place(self, passages: Sequence[Passage], question: str = "") -> PlacedEvidence:
         """Return where each passage acts.
@@ -82,20 +84,6 @@ class Injector(Protocol):
         This is quick, unless forgetting or contradictions are measured, which takes short forward passes, once for the
         same passages and question.
         """
-        ...
-
-
-@runtime_checkable
-class EnsembleInjector(Injector, Protocol):
-    """An injector whose adapters may answer as an ensemble, which has no attention and no hidden states.
-
-    Optional: an injector without this attribute never places an ensemble.
-    """
-
-    @property
-    def ensemble(self) -> str | None:
-        """How the adapters' next-token distributions are mixed; None if their updates are merged."""
-        ...
 
 
 class PromptOnly:

@@ -51,11 +51,9 @@ class Condenser(Protocol):
 
     def prompt(self, turns: Sequence[Turn], question: str) -> str:
         """Return the instruction for the model."""
-        ...
 
     def read(self, reply: str, question: str) -> Condensed:
         """Return the question in a reply, which contains no reasoning."""
-        ...
 
 
 @known_arguments

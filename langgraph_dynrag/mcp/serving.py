@@ -65,11 +65,6 @@ def serve_http(
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def serve_stdio(server: FastMCP[Any]) -> None:
-    """Serve over stdin and stdout until stdin ends. Call it within `protocol_stdout`."""
-    server.run("stdio")
-
-
 @contextmanager
 def protocol_stdout() -> Iterator[None]:
     """Keep stdout for the protocol: within the block, whatever is printed goes to stderr, also by native libraries.

@@ -17,15 +17,15 @@ from dataclasses import asdict, replace
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_dynrag.drafts.draft import Draft, DraftView, Verdict
-from langgraph_dynrag.events.events import AcceptedEvent, BudgetEvent, Event, QueryEvent, TokenEvent
+from langgraph_dynrag.events.events import AcceptedEvent, Event, QueryEvent, TokenEvent
 from langgraph_dynrag.events.makers import draft_event
 from langgraph_dynrag.events.parts import Continuation, HypothesisDecision, KeptHypothesis, PassageName
 from langgraph_dynrag.events.selection_events import ContinuationsEvent, JudgementEvent, ReflectionEvent, SelectionEvent
 from langgraph_dynrag.evidence import Passage, name_of
 from langgraph_dynrag.nodes.generate import Generate
-from langgraph_dynrag.nodes.monitor import Monitor, exhausted, shortened
+from langgraph_dynrag.nodes.monitor import Monitor, exhausted, final_queries
 from langgraph_dynrag.nodes.resume import Resume
-from langgraph_dynrag.queries.base import QueryPlan, plan_of, queries_of
+from langgraph_dynrag.queries.base import QueryPlan, plan_of
 from langgraph_dynrag.reflection.base import ContinuationBatch, Expansion, Reflector, SegmentSelection
 from langgraph_dynrag.reflection.beam import Beam, Decision, Hypothesis, Segment, SegmentCandidate
 from langgraph_dynrag.settings import Settings
@@ -261,9 +261,7 @@ def _queries(
 ) -> tuple[str, ...]:
     if plan is None:  # a budget is exhausted
         return ()
-    given = plan.queries or queries_of(settings.query, view, verdict, replies)
-    cut = [shortened(q, settings) for q in given]
-    return tuple(dict.fromkeys(q for q in cut if q)) or (shortened(view.question, settings),)
+    return final_queries(settings, view, verdict, plan, replies)
 
 
 def _decision(
@@ -321,9 +319,7 @@ def _ended(
     which = best.stopped or ("seconds" if late and not best.ended else None)
     if which == "segments":
         if _selection(settings).form == "long":  # in the short form, one segment is the whole answer
-            event = BudgetEvent(type="budget", which=which, limit=_selection(settings).depth)
-            emit(event)
-            update["trace"].append(event)
+            update["trace"].append(budget_event(which, settings, _selection(settings).depth))
     elif which is not None:
         update |= {"budget_hit": which, "trace": [*update["trace"], budget_event(which, settings)]}
     used = [s.passage["id"] for s in best.segments if s.passage is not None]

@@ -17,7 +17,7 @@ from langgraph_dynrag.queries.base import QueryPlan, last_words, plan_of, querie
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import AnyState, State, Update, spent
 from langgraph_dynrag.steps.accept import accept, after_acceptance, answer_complete, budget_event, force_answer
-from langgraph_dynrag.steps.exchange import exchange_steps
+from langgraph_dynrag.steps.exchange import notified
 from langgraph_dynrag.steps.insert import own_words
 from langgraph_dynrag.steps.no_text import asked_again
 from langgraph_dynrag.steps.sample import sampler
@@ -39,7 +39,7 @@ class Monitor(Node):
             return update
         plan = plan_of(settings.query, view, verdict)
         replies = settings.generator.ask(plan.prompts, config) if plan.prompts else []
-        return _needing(state, settings, view, verdict, plan, replies, update)
+        return _needing(settings, view, verdict, plan, replies, update)
 
     async def arun(self, state: State, settings: Settings, config: RunnableConfig) -> Update:
         """Accept the unit and continue, end the answer, or state queries, without blocking the event loop."""
@@ -49,7 +49,7 @@ class Monitor(Node):
             return update
         plan = await in_own_thread(plan_of, settings.query, view, verdict)
         replies = await settings.generator.aask(plan.prompts, config) if plan.prompts else []
-        return _needing(state, settings, view, verdict, plan, replies, update)
+        return _needing(settings, view, verdict, plan, replies, update)
 
 
 def after_monitor(state: AnyState) -> Literal["generate", "retrieve", "conclude", "__end__"]:
@@ -89,7 +89,7 @@ def _judged(state: State, settings: Settings, draft: Draft) -> tuple[DraftView, 
         return view, None, _accepted(state, settings, judged, [event])
     hit = exhausted(state, settings)
     complete = answer_complete(view.accepted, draft, judged, settings)
-    if not complete and (told := exchange_steps(settings).notified(state, settings, view, hit)) is not None:
+    if not complete and (told := notified(state, settings, view, hit)) is not None:
         return view, None, told
     if hit is not None:
         events = [] if state.get("budget_hit") else [budget_event(hit, settings)]
@@ -162,17 +162,9 @@ def _accepted(state: State, settings: Settings, judged: int, events: Sequence[Ev
 
 
 def _needing(
-    state: State,
-    settings: Settings,
-    view: DraftView,
-    verdict: Verdict,
-    plan: QueryPlan,
-    replies: list[str],
-    known: Update,
+    settings: Settings, view: DraftView, verdict: Verdict, plan: QueryPlan, replies: list[str], known: Update
 ) -> Update:
-    queries = plan.queries or queries_of(settings.query, view, verdict, replies)
-    cut = [shortened(q, settings) for q in queries]
-    queries = tuple(dict.fromkeys(q for q in cut if q)) or (shortened(state["question"], settings),)
+    queries = final_queries(settings, view, verdict, plan, replies)
     event = QueryEvent(type="query", queries=list(queries), rewrite=0)
     emit(event)
     return {
@@ -182,6 +174,15 @@ def _needing(
         "rewrites": 0,
         "trace": [*known.get("trace", []), verdict_event(verdict, view.judged), event],
     }
+
+
+def final_queries(
+    settings: Settings, view: DraftView, verdict: Verdict, plan: QueryPlan, replies: list[str]
+) -> tuple[str, ...]:
+    """Return the queries of a plan or of the replies to its prompts, cut and deduplicated; else the question."""
+    queries = plan.queries or queries_of(settings.query, view, verdict, replies)
+    cut = [shortened(q, settings) for q in queries]
+    return tuple(dict.fromkeys(q for q in cut if q)) or (shortened(view.question, settings),)
 
 
 def shortened(query: str, settings: Settings) -> str:

@@ -15,7 +15,7 @@ from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import AnyState, State, Update
 from langgraph_dynrag.steps.accept import accept, after_acceptance, force_answer
 from langgraph_dynrag.steps.digest import Digest, acondense, condense
-from langgraph_dynrag.steps.exchange import exchange_steps
+from langgraph_dynrag.steps.exchange import with_results
 from langgraph_dynrag.steps.sample import select
 from langgraph_dynrag.streaming import emit
 from rag_backbone.aio import in_own_thread
@@ -62,9 +62,9 @@ def resumed(
     kept = kept_tokens(draft[:judged], state.get("verdict"), settings) if found else judged
     # Discarded tokens do not tell how the text continues, not even whether a sentence was complete.
     remaining = replace(draft[:kept], ended="unit") if kept < judged else draft
-    update = accept(state, settings, remaining, kept, keep_rest=not (found or settings.exchange.within_text))
-    update, full = exchange_steps(settings).given(state, update, settings, found, digest)
-    if settings.exchange.within_text:  # the text continues after the inserted block
+    update = accept(state, settings, remaining, kept, keep_rest=not (found or settings.tag_format is not None))
+    update, full = with_results(state, update, settings, found, digest)
+    if settings.tag_format is not None:  # the text continues after the inserted block
         remaining = replace(remaining, ended="unit")
     evidence = _evidence(state, found, settings)
     event = ResumeEvent(

@@ -46,17 +46,14 @@ class Searching(Protocol):
     @property
     def retriever(self) -> Retriever | None:
         """The retriever to search with."""
-        ...
 
     @property
     def k(self) -> int:
         """Number of passages per search."""
-        ...
 
     @property
     def retrieval(self) -> RetrievalPolicy:
         """Timeout and error policy."""
-        ...
 
 
 class Retrieve(Node):

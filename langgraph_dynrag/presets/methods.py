@@ -90,7 +90,7 @@ from langgraph_dynrag.queries import (
     WithQuestion,
 )
 from langgraph_dynrag.reader import Reader
-from langgraph_dynrag.reflection import SegmentSelection
+from langgraph_dynrag.reflection.base import SegmentSelection
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
 from langgraph_dynrag.search_tags.formats import R1_SEARCHER, SEARCH, SEARCH_O1, SEARCH_R1

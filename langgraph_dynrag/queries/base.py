@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from langgraph_dynrag.drafts.draft import DraftView, Signal, Verdict
-from langgraph_dynrag.triggers.base import check_needs
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import check_fields
@@ -44,27 +43,15 @@ class QueryFormulator(Protocol):
     @property
     def needs(self) -> frozenset[Signal]:
         """Signals that the formulator reads."""
-        ...
 
     def plan(self, view: DraftView, verdict: Verdict) -> QueryPlan:
         """Return the queries, or the prompts that ask the model for them."""
-        ...
 
     def finish(self, view: DraftView, verdict: Verdict, replies: Sequence[str]) -> tuple[str, ...]:
         """Turn the model's replies to the plan's prompts, in order, into queries.
 
         Only called if the plan has prompts. If no query is returned, the node falls back to the question.
         """
-        ...
-
-
-def check_formulator(formulator: QueryFormulator) -> None:
-    """Refuse a formulator whose `needs` is not a set of signals.
-
-    Raises:
-        ConfigurationError: If it is not; the message lists the known signals.
-    """
-    check_needs(formulator)
 
 
 def plan_of(formulator: QueryFormulator, view: DraftView, verdict: Verdict) -> QueryPlan:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 from langgraph_dynrag.evidence import Passage
-from langgraph_dynrag.method import Method
 from langgraph_dynrag.reflection.beam import Hypothesis, SegmentCandidate, Unsupported
 from langgraph_dynrag.reflection.scores import Probabilities, Weights
 from langgraph_dynrag.reflection.vote import Answers, checked_answers
@@ -79,7 +78,7 @@ class SegmentSelection:
                 f"SegmentSelection(form='short', answers={self.answers!r})"
             )
 
-    def check_with(self, settings: Method) -> None:
+    def check_with(self, settings: Any) -> None:
         """Refuse settings that cannot be combined with one continuation per passage.
 
         Raises:
@@ -173,11 +172,10 @@ class Reflector(Protocol):
     @property
     def prompt(self) -> AnswerPrompt | None:
         """The prompt that the model was trained with; None: it needs no special prompt."""
-        ...
+        return None
 
     def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> RetrievalJudgements:
         """Return, for each hypothesis, whether it needs a passage next."""
-        ...
 
     def write(self, writing: ContinuationBatch) -> WrittenContinuations:
         """Continue all hypotheses in one batch, and judge the continuations.
@@ -185,4 +183,3 @@ class Reflector(Protocol):
         An expansion whose passage does not fit into the context window is left out, or written without the passage if
         nothing else continues its hypothesis.
         """
-        ...

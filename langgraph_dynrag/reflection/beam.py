@@ -9,9 +9,9 @@ kept; otherwise the beam would soon hold the same answer several times.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, cast
 
 from typing_extensions import TypedDict
 
@@ -23,7 +23,6 @@ from langgraph_dynrag.reflection.scores import (
     Probabilities,
     SegmentScore,
     SegmentScoreState,
-    plain,
 )
 
 Unsupported = Literal["keep", "drop"]
@@ -132,15 +131,7 @@ class Decision:
 
     def to_state(self) -> DecisionState:
         """Return the decision as plain data."""
-        return {
-            "retrieve": self.retrieve,
-            "keep": self.keep,
-            "reason": self.reason,
-            "score": self.score,
-            "threshold": self.threshold,
-            "probabilities": plain(self.probabilities),
-            "query": self.query,
-        }
+        return cast("DecisionState", asdict(self))
 
 
 @dataclass(frozen=True)
@@ -261,7 +252,7 @@ class Beam:
         """Return the beam as plain data, as kept in the graph's state."""
         return {
             "hypotheses": [h.to_state() for h in self.hypotheses],
-            "judgements": [plain(p) for p in self.judgements],
+            "judgements": [None if p is None else dict(p) for p in self.judgements],
             "candidates": [{"parent": c.parent, "segment": c.segment.to_state()} for c in self.candidates],
             "accepted": self.accepted,
         }
@@ -282,7 +273,7 @@ class Beam:
 def best_hypotheses(hypotheses: Iterable[Hypothesis], width: int) -> tuple[Hypothesis, ...]:
     """Return the `width` hypotheses with the highest scores and distinct texts, best first; ties keep their order."""
     kept: list[Hypothesis] = []
-    for h in _ranked(hypotheses):
+    for h in sorted(hypotheses, key=lambda h: -h.score):
         if len(kept) < width and all(" ".join(h.text.split()) != " ".join(k.text.split()) for k in kept):
             kept.append(h)
     return tuple(kept)
@@ -292,7 +283,3 @@ def _limited(h: Hypothesis, tokens: int, segments: int) -> Hypothesis:
     if h.ended or (h.tokens < tokens and len(h.segments) < segments):
         return h
     return replace(h, stopped="tokens" if h.tokens >= tokens else "segments")
-
-
-def _ranked(hypotheses: Iterable[Hypothesis]) -> Sequence[Hypothesis]:
-    return sorted(hypotheses, key=lambda h: -h.score)

@@ -8,6 +8,7 @@ the answers, so the published threshold of 0.2 is only a starting point: calibra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.draft import Draft, EndOfDraft, Unit
 from langgraph_dynrag.drafts.stop_at_unit import StopAtUnit
 from langgraph_dynrag.drafts.tasks import DraftTask
-from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.evidence import titled
 from langgraph_dynrag.prompts import AnswerPrompt
 from langgraph_dynrag.reflection.base import ContinuationBatch, Expansion, Path, RetrievalJudgements, SegmentSelection
 from langgraph_dynrag.reflection.beam import Hypothesis, Segment
@@ -97,7 +98,7 @@ class InstructReflector(LocalReflector):
             elif h.passage is None:
                 found.append(asked(RETRIEVE_MORE, answer=h.text))
             else:
-                found.append(asked(RETRIEVE_AGAIN, answer=h.text, passage=_text(h.passage)))
+                found.append(asked(RETRIEVE_AGAIN, answer=h.text, passage=titled(h.passage)))
         return RetrievalJudgements(tuple(found), asked.counts)
 
     def _row(self, writing: ContinuationBatch, expansion: Expansion) -> EncodedExpansion:
@@ -135,8 +136,8 @@ class InstructReflector(LocalReflector):
         critique = Critique()
         if said:
             critique = Critique(
-                relevance=asked(RELEVANT, passage=_text(passage)) if passage is not None and expansion.fresh else None,
-                support=asked(SUPPORTED, passage=_text(passage), statement=said) if passage is not None else None,
+                relevance=asked(RELEVANT, passage=titled(passage)) if passage is not None and expansion.fresh else None,
+                support=asked(SUPPORTED, passage=titled(passage), statement=said) if passage is not None else None,
                 utility=asked(USEFUL, answer=(before + part.text).strip()),
             )
         worth = score(part.logprobs, critique, self.selection.weights)
@@ -169,7 +170,9 @@ class _Asking:
         self.counts = TokenCounts()
 
     def __call__(self, judgement: JudgementQuestion, **texts: str) -> Probabilities:
-        prompt = _filled(judgement.text, {"question": self._question, **texts})
+        known = {"question": self._question, **texts}
+        # Inserted texts are not scanned for placeholders again.
+        prompt = re.sub(r"\{(\w+)\}", lambda match: known[match[1]], judgement.text)
         if prompt not in self._known:
             chat, engine = self._reflector.chat, self._reflector.engine
             ids = chat.encode([HumanMessage(prompt)]).ids
@@ -222,18 +225,3 @@ def _is_complete(before: str, part: Draft, draft: Draft, phrase: str | None) -> 
     if phrase is None or find_phrase(before + part.text, phrase) is None:
         return False
     return is_complete(before + draft.text + ("\n" if draft.ended == "end" else ""), phrase)
-
-
-def _text(passage: Passage) -> str:
-    title = passage["title"]
-    return f"{title}: {passage['text']}" if title and not passage["text"].startswith(title) else passage["text"]
-
-
-def _filled(template: str, texts: Mapping[str, str]) -> str:
-    """Return the template with its placeholders replaced. Inserted texts are not scanned for placeholders again."""
-    parts = template.split("{")
-    filled = [parts[0]]
-    for part in parts[1:]:
-        name, _, rest = part.partition("}")
-        filled += [texts[name], rest]
-    return "".join(filled)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.draft import Draft, EndOfDraft
-from langgraph_dynrag.evidence import Passage, render, within_budget
-from langgraph_dynrag.prompts import AnswerPrompt
+from langgraph_dynrag.evidence import render, within_budget
 from langgraph_dynrag.reflection.base import (
     ContinuationBatch,
     Expansion,
-    Path,
-    RetrievalJudgements,
+    Reflector,
     SegmentSelection,
     WrittenContinuations,
 )
-from langgraph_dynrag.reflection.beam import Hypothesis, Segment, SegmentCandidate
+from langgraph_dynrag.reflection.beam import Segment, SegmentCandidate
 from langgraph_dynrag.reflection.scores import Critique, SegmentScore
 from rag_backbone.engine.engine import Engine
 from rag_backbone.engine.prefix_cache import common_prefix
@@ -67,10 +65,9 @@ class Stop:
         return "limit" if made.finish_reason == "length" else "end"
 
 
-class LocalReflector(ABC):
+class LocalReflector(Reflector):
     """A reflector on a `LocalChatModel`. Subclasses define how the model is asked and what its tokens mean."""
 
-    path: Path
     margin: int = 0
     """Number of tokens that judging a segment needs beyond those for writing it."""
 
@@ -79,18 +76,9 @@ class LocalReflector(ABC):
         self.selection = selection
 
     @property
-    def prompt(self) -> AnswerPrompt | None:
-        """The prompt that the model was trained with; None: it needs no special prompt."""
-        return None
-
-    @property
     def engine(self) -> Engine:
         """The model's engine."""
         return self.chat.lm.engine
-
-    @abstractmethod
-    def retrieval(self, question: str, prompt: AnswerPrompt, hypotheses: Sequence[Hypothesis]) -> RetrievalJudgements:
-        """Return, for each hypothesis, whether it needs a passage next."""
 
     @abstractmethod
     def _row(self, writing: ContinuationBatch, expansion: Expansion) -> EncodedExpansion:
@@ -161,16 +149,13 @@ class LocalReflector(ABC):
         row = self._row(writing, expansion)
         if expansion.passage is None or not expansion.fresh:  # the passage of an earlier segment did fit
             return row
-        size = self._size(expansion.passage)
+        size = self._count(render([expansion.passage]))
         over = len(row.prompt_ids) + expansion.limit + writing.reserve + self.margin - self.engine.context_window
         budget = min(writing.passage_tokens, size - max(over, 0))
         if size <= budget:
             return row
         kept, _ = within_budget([expansion.passage], max(budget, 0), self._count)
         return self._row(writing, replace(expansion, passage=kept[0])) if kept else None
-
-    def _size(self, passage: Passage) -> int:
-        return self._count(render([passage]))
 
     def _count(self, text: str) -> int:
         return len(self.engine.encode(text))

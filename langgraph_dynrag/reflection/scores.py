@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, cast
 
 from typing_extensions import TypedDict
 
@@ -77,7 +77,7 @@ class Critique:
 
     def to_state(self) -> CritiqueState:
         """Return the critique as plain data."""
-        return {"relevance": plain(self.relevance), "support": plain(self.support), "utility": plain(self.utility)}
+        return cast("CritiqueState", asdict(self))
 
 
 class SegmentScoreState(TypedDict):
@@ -102,18 +102,7 @@ class SegmentScore:
 
     def to_state(self) -> SegmentScoreState:
         """Return the terms as plain data."""
-        return {
-            "likelihood": self.likelihood,
-            "relevance": self.relevance,
-            "support": self.support,
-            "utility": self.utility,
-            "total": self.total,
-        }
-
-
-def plain(p: Probabilities | None) -> dict[str, float] | None:
-    """Return a judgement as a dict, which a state can hold."""
-    return None if p is None else dict(p)
+        return cast("SegmentScoreState", asdict(self))
 
 
 def score(logprobs: Sequence[float], critique: Critique, weights: Weights) -> SegmentScore:

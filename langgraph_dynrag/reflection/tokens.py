@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
@@ -108,10 +107,6 @@ class TokenReflector(LocalReflector):
         return expansion.limit + self.margin
 
     def _signals(self) -> Signals:
-        return self._watched
-
-    @cached_property
-    def _watched(self) -> Signals:
         return Signals(entropy=True, tokens=self.vocabulary.judged)
 
     def _segments(

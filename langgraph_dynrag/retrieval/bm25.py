@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import PrivateAttr
 
-from langgraph_dynrag.known_arguments import KnownArguments
+from langgraph_dynrag.retrieval.local_retriever import LocalRetriever
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.logger_levels import level_kept
 from rag_backbone.text.units import search_words
@@ -24,7 +22,7 @@ TERMS_VERSION = 2
 """Incremented whenever term extraction changes, so that saved indexes are not searched with incompatible queries."""
 
 
-class BM25Retriever(KnownArguments, BaseRetriever):
+class BM25Retriever(LocalRetriever):
     """Retrieve documents by BM25 (Robertson's, in Lucene's variant, k1 = 1.5, b = 0.75).
 
     Words are compared in a folded form; scripts without spaces use sequences of letters instead
@@ -35,10 +33,6 @@ class BM25Retriever(KnownArguments, BaseRetriever):
         >>> BM25Retriever.from_documents([Document("The Würm is a river.")]).invoke("river")  # doctest: +SKIP
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    k: int = Field(default=3, ge=1)
-    """Maximum number of documents returned."""
     _documents: list[Document] = PrivateAttr(default_factory=list)
     _index: Any = PrivateAttr(default=None)
 
@@ -92,11 +86,9 @@ class BM25Retriever(KnownArguments, BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002
         k: int | None = None,
     ) -> list[Document]:
-        wanted = min(self.k if k is None else k, len(self._documents))
-        if wanted < 1:
-            raise ConfigurationError(f"k is {k}; at least 1 is needed")
+        wanted = min(self._wanted(k), len(self._documents))
         terms = search_words(query, indexing=False)
-        if not terms:
+        if not terms or not wanted:
             return []
         # The result must not depend on whether JAX is installed: same order of ties, and no accelerator is used.
         found, scores = self._index.retrieve(
@@ -107,13 +99,6 @@ class BM25Retriever(KnownArguments, BaseRetriever):
             for d, score in zip((self._documents[int(i)] for i in found[0]), scores[0], strict=True)
             if score > 0
         ]
-
-    async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
-    ) -> list[Document]:
-        # BaseRetriever's own asynchronous method does not pass k on.
-        sync = run_manager.get_sync()
-        return await run_in_executor(None, self._get_relevant_documents, query, run_manager=sync, k=k)
 
     def __len__(self) -> int:
         return len(self._documents)

@@ -11,11 +11,10 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field
 
-from langgraph_dynrag.known_arguments import KnownArguments
-from rag_backbone.errors import ConfigurationError
+from langgraph_dynrag.retrieval.local_retriever import LocalRetriever
 
 
-class HybridRetriever(KnownArguments, BaseRetriever):
+class HybridRetriever(LocalRetriever):
     """Fuse rankings: a document's score is the sum of `1 / (constant + rank)` over the rankings that contain it.
 
     Documents are the same if their ids are equal or, without ids, their texts. Retrievers that accept `k` are asked for
@@ -23,8 +22,6 @@ class HybridRetriever(KnownArguments, BaseRetriever):
     """
 
     retrievers: list[BaseRetriever] = Field(min_length=1)
-    k: int = Field(default=3, ge=1)
-    """Maximum number of documents returned."""
     depth: int = Field(default=20, ge=1)
     """Number of documents taken from each ranking; raised to `k` if smaller."""
     constant: int = Field(default=60, ge=1)
@@ -45,12 +42,6 @@ class HybridRetriever(KnownArguments, BaseRetriever):
         depth = max(wanted, self.depth)
         rankings = await asyncio.gather(*(r.ainvoke(query, config, k=depth) for r in self.retrievers))
         return fused(rankings, wanted, self.constant)
-
-    def _wanted(self, k: int | None) -> int:
-        wanted = self.k if k is None else k
-        if wanted < 1:
-            raise ConfigurationError(f"k is {k}; at least 1 is needed")
-        return wanted
 
 
 def fused(rankings: Sequence[Sequence[Document]], k: int, constant: int = 60) -> list[Document]:

@@ -17,6 +17,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -253,7 +254,7 @@ class LocalIndex:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._server is not None:
             raise TypeError(f"{self!r} cannot be copied or pickled with its connection; open it where it is needed")
-        return _opened, (self.folder, self.embeddings, self.splitter)
+        return partial(LocalIndex, embeddings=self.embeddings, splitter=self.splitter), (self.folder,)
 
     # ------------------------------------------------------------------ searching
 
@@ -317,7 +318,7 @@ class LocalIndex:
                 else:
                     self._server.claim(manifest)
                 ingestion = Ingestion(self.folder, self._store, self.splitter, manifest)
-                unfinished = mark.exists() or manifest.migrated
+                unfinished = mark.exists()
                 mark.touch()
                 ingestion.use_embeddings(self._embeddings_name())
                 ingestion.repair(unfinished=unfinished)
@@ -373,7 +374,3 @@ class LocalIndex:
 def _nothing_to_index(source: Path, findings: Findings) -> ConfigurationError:
     told_of = told(findings.skipped, findings.notes)
     return ConfigurationError(f"{clean_name(str(source))} contains no text to index\n{told_of}".rstrip())
-
-
-def _opened(folder: Path, embeddings: Embeddings, splitter: Splitter) -> LocalIndex:
-    return LocalIndex(folder, embeddings=embeddings, splitter=splitter)

@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, Field
 
-from rag_backbone.errors import ConfigurationError
-
-
-class VectorIndex(Protocol):
-    """An index that is searched by dense vectors: `LocalIndex`."""
-
-    def nearest(self, query: str, k: int) -> list[tuple[Document, float]]:
-        """Return the `k` chunks nearest to a query, with their cosine distances."""
+from langgraph_dynrag.retrieval.local_retriever import LocalRetriever
 
 
 class LiveVectors:
     """The dense vectors of an index, with the vector-store interface that `DenseRetriever` uses.
 
     Args:
-        index: The index.
+        index: The `LocalIndex`.
     """
 
-    def __init__(self, index: VectorIndex) -> None:
+    def __init__(self, index: Any) -> None:
         self.index = index
 
     def similarity_search_with_score(self, query: str, k: int = 4) -> list[tuple[Document, float]]:
         """Return the nearest documents with their cosine distances."""
-        return self.index.nearest(query, k)
+        found: list[tuple[Document, float]] = self.index.nearest(query, k)
+        return found
 
 
-class LiveBM25Retriever(BaseRetriever):
+class LiveBM25Retriever(LocalRetriever):
     """BM25 over an index; see `BM25Retriever` for the scores."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     index: Any
     """The `LocalIndex`."""
-    k: int = Field(default=3, ge=1)
-    """Maximum number of documents returned."""
 
     def document_frequency(self, word: str) -> int | None:
         """Return the number of chunks that contain a word; see `BM25Retriever.document_frequency`."""
@@ -58,18 +45,9 @@ class LiveBM25Retriever(BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun,
         k: int | None = None,
     ) -> list[Document]:
-        wanted = self.k if k is None else k
-        if wanted < 1:
-            raise ConfigurationError(f"k is {k}; at least 1 is needed")
+        wanted = self._wanted(k)
         current = self.index.bm25()
         if current is None:
             return []
         found: list[Document] = current._get_relevant_documents(query, run_manager=run_manager, k=wanted)  # noqa: SLF001
         return found
-
-    async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
-    ) -> list[Document]:
-        # BaseRetriever's own asynchronous method does not pass k on.
-        sync = run_manager.get_sync()
-        return await run_in_executor(None, self._get_relevant_documents, query, run_manager=sync, k=k)

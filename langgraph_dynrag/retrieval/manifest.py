@@ -49,8 +49,6 @@ class Manifest:
     """Entries of ingested files, by absolute path."""
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Entries of added documents, by id."""
-    migrated: bool = False
-    """Whether it was converted from format 1; the store may then hold chunks that this manifest does not name."""
     server: ServerCollection | None = None
     """Where the vectors are; None for the index's own folder."""
 
@@ -67,8 +65,6 @@ class Manifest:
         try:
             content: dict[str, Any] = json.loads(path.read_text("utf-8"))
             version = content["version"]
-            if version == 1:
-                return _migrated(content)
             if version in (_VERSION, _WITH_SERVER):
                 server = ServerCollection(**content["server"]) if version == _WITH_SERVER else None
                 return cls(content["embeddings"], content["files"], content["documents"], server=server)
@@ -143,14 +139,3 @@ def state_of(folder: Path) -> FileState:
 def touch(folder: Path) -> None:
     """Signal to other processes that the index has changed although the manifest's content has not."""
     os.utime(folder / NAME)
-
-
-def _migrated(content: dict[str, Any]) -> Manifest:
-    """Convert format 1, which named files by root and relative path and had one splitter for all files."""
-    settings = content["settings"]
-    how = {"splitter": settings["splitter"], "reader": settings.get("reader", 1)}
-    files: dict[str, dict[str, Any]] = {}
-    for key, entry in content["files"].items():
-        root, relative = key.split("\0")
-        files.setdefault(str(Path(root, relative)), {"encoding": None, **entry, "root": root, **how})
-    return Manifest(settings["embeddings"], files, migrated=True)

@@ -7,7 +7,6 @@ elsewhere. Vectors depend on nothing but their text and batch, so that nothing e
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Self
@@ -93,7 +92,8 @@ class RayEmbeddings(Embeddings):
         from ray.exceptions import RayError
 
         self._connect()
-        pending = [self._task.remote(self._key, self._sent, batch) for batch in self._batches(texts)]
+        batches = [texts[start : start + self._batch] for start in range(0, len(texts), self._batch)]
+        pending = [self._task.remote(self._key, self._sent, batch) for batch in batches]
         try:
             return [vector for vectors in ray.get(pending) for vector in vectors]
         except RayError as error:
@@ -105,9 +105,6 @@ class RayEmbeddings(Embeddings):
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""
         return self.underlying_embeddings.embed_query(text)
-
-    def _batches(self, texts: list[str]) -> Iterator[list[str]]:
-        return (texts[start : start + self._batch] for start in range(0, len(texts), self._batch))
 
     def _connect(self) -> None:
         import ray

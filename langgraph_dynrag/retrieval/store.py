@@ -5,45 +5,19 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
+from langgraph_dynrag.retrieval.chroma_folder import ChromaFolder
+from langgraph_dynrag.retrieval.chroma_server import ChromaServer
 from langgraph_dynrag.retrieval.manifest import Manifest
 from langgraph_dynrag.retrieval.metadata import restored, stored
-from rag_backbone.errors import DynPragError
-
-_T = TypeVar("_T")
 
 _BATCH = 512
 """Chunks that are embedded and stored at a time: enough for several workers, few enough to do again."""
 _MANY = 1000
-
-
-class ChromaPlace(Protocol):
-    """Where the Chroma collection of an index is: `ChromaFolder` or `ChromaServer`."""
-
-    def exists(self) -> bool:
-        """Return whether there is a collection."""
-
-    def read(self, query: Callable[[Any], _T]) -> _T:
-        """Return `query(collection)`."""
-
-    def write(self, change: Callable[[Any], _T]) -> _T:
-        """Return `change(collection)`; the collection is created if it does not exist."""
-
-    def written(self, manifest: Manifest) -> None:
-        """Record that this process wrote the manifest."""
-
-    def clear(self) -> None:
-        """Remove everything."""
-
-    def erase(self) -> None:
-        """Erase the texts of deleted documents from Chroma's files, as far as this process can."""
-
-    def incomplete(self, missing: str) -> DynPragError:
-        """Return the error for vectors that the manifest names and the collection does not have."""
 
 
 class ChunkStore:
@@ -54,7 +28,7 @@ class ChunkStore:
         embeddings: Embeds chunks and queries.
     """
 
-    def __init__(self, place: ChromaPlace, embeddings: Embeddings) -> None:
+    def __init__(self, place: ChromaFolder | ChromaServer, embeddings: Embeddings) -> None:
         self._chroma = place
         self._embeddings = embeddings
 

@@ -37,7 +37,6 @@ class EvidenceSelector(Protocol):
     @property
     def needs(self) -> frozenset[Signal]:
         """The signals that the selector reads."""
-        ...
 
     def select(self, found: Sequence[Passage], kept: Sequence[Passage], try_out: TryOut) -> SelectedEvidence:
         """Choose passages.
@@ -47,7 +46,6 @@ class EvidenceSelector(Protocol):
             kept: The passages already in use.
             try_out: Samples continuations under passages, which takes as long as generating them.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)

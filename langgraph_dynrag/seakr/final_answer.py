@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, NamedTuple
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.drafts.draft import Signal
 from langgraph_dynrag.drafts.sampled_ends import SampleSpec
-from langgraph_dynrag.method import Method
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds, check_fields
 
@@ -60,12 +59,7 @@ class AnswerCandidate:
 
     def to_state(self) -> AnswerCandidateState:
         """Return the candidate as plain data."""
-        return {
-            "basis": self.basis,
-            "text": self.text,
-            "short_answer": self.short_answer,
-            "uncertainty": self.uncertainty,
-        }
+        return cast("AnswerCandidateState", asdict(self))
 
 
 class AnswerChoice(NamedTuple):
@@ -97,14 +91,14 @@ class SurerAnswer:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def check_with(self, settings: Method) -> None:
+    def check_with(self, settings: Any) -> None:
         """Refuse methods that leave nothing to compare.
 
         Raises:
             ConfigurationError: If the settings insert results into the text, drop evidence after each sentence, or
                 select continuations.
         """
-        if settings.exchange.within_text:
+        if settings.tag_format is not None:
             raise ConfigurationError(
                 "final_answer compares an answer written with documents in the prompt to one written without; the "
                 f"results of {settings.trigger} stand in the answer. Use final_answer=None."

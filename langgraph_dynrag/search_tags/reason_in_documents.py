@@ -17,10 +17,9 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from langgraph_dynrag.evidence import CountTokens, clean
-from langgraph_dynrag.method import Method
 from langgraph_dynrag.search_tags.formats import TagFormat
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds, check_fields
@@ -82,13 +81,13 @@ class ReasonInDocuments:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def check_with(self, settings: Method) -> None:
+    def check_with(self, settings: Any) -> None:
         """Refuse methods that insert nothing that could be condensed.
 
         Raises:
             ConfigurationError: If the trigger's results are not inserted into the text.
         """
-        if not settings.exchange.within_text:
+        if settings.tag_format is None:
             raise ConfigurationError(
                 f"digest condenses what is inserted after a search that the model writes, but {settings.trigger} "
                 "inserts nothing. Use trigger=WrittenTag(...), as preset='search_o1' does, or digest=None."

@@ -56,7 +56,8 @@ def accept(state: State, settings: Settings, draft: Draft, tokens: int, *, keep_
         rambling = len(whole) - len(through_answer(whole, prompt.answer_phrase, prompt.answer_end))
         text = text[: len(text) - rambling]
     hidden = [list(span) for span in state.get("hidden") or []]
-    hidden += [list(span) for span in settings.exchange.marked(text, last_hidden(state))]
+    if settings.tag_format is not None:
+        hidden += [list(span) for span in settings.tag_format.marked(text, last_hidden(state))]
     ids = state.get("token_ids")
     known = ids is not None and (taken.token_ids is not None or not len(taken))
     content = settings.carries_content(draft.words)
@@ -95,7 +96,7 @@ def answer_complete(before: str, draft: Draft, tokens: int, settings: Settings) 
     """
     phrase, end = settings.prompt.answer_phrase, settings.prompt.answer_end
     written = before + draft[:tokens].text
-    opened = settings.exchange.open_call(written)
+    opened = None if settings.tag_format is None else settings.tag_format.open_call(written)
     if phrase is None or find_phrase(written[:opened], phrase) is None:  # a phrase inside a search does not count
         return False
     if end is not None:
@@ -154,9 +155,9 @@ def force_answer(state: State, update: Update, settings: Settings, *, model_ende
     return _closing(state, update, settings, "" if start is not None else phrase)
 
 
-def budget_event(which: str, settings: Settings) -> BudgetEvent:
-    """Emit and return the event that records an exhausted budget."""
-    event = BudgetEvent(type="budget", which=which, limit=getattr(settings.budgets, which))
+def budget_event(which: str, settings: Settings, limit: float | None = None) -> BudgetEvent:
+    """Emit and return the event that records an exhausted budget; `limit` if it is not one of `settings.budgets`."""
+    event = BudgetEvent(type="budget", which=which, limit=getattr(settings.budgets, which) if limit is None else limit)
     emit(event)
     return event
 

@@ -18,7 +18,6 @@ from langgraph_dynrag.drafts.tasks import Reply
 from langgraph_dynrag.events.events import DigestEvent
 from langgraph_dynrag.events.makers import with_cost
 from langgraph_dynrag.evidence import Passage, passage, render, within_budget
-from langgraph_dynrag.search_tags.exchange import Exchange
 from langgraph_dynrag.search_tags.formats import TagFormat
 from langgraph_dynrag.search_tags.reason_in_documents import ReasonInDocuments, steps_so_far
 from langgraph_dynrag.settings import Settings
@@ -123,10 +122,10 @@ class _Call:
 
 
 def _prepared(state: State, settings: Settings, found: Sequence[Passage]) -> _Call | None:
-    how, exchange = settings.digest, settings.exchange
-    if how is None or not isinstance(exchange, Exchange) or not found:
+    how, tag_format = settings.digest, settings.tag_format
+    if how is None or tag_format is None or not found:
         return None
-    return _Call(how, _asked(state, settings, how, exchange.tag_format, found))
+    return _Call(how, _asked(state, settings, how, tag_format, found))
 
 
 def _asked(

@@ -23,7 +23,7 @@ def last_hidden(state: State) -> int:
 def visible(state: State, settings: Settings) -> str:
     """Return the part of the text that the answer shows. A call that is still open is held back."""
     text = own_words(state)
-    return text[: settings.exchange.open_call(text)]
+    return text if settings.tag_format is None else text[: settings.tag_format.open_call(text)]
 
 
 def insert(update: Update, settings: Settings, block: str, *, since: int | None = None) -> Update:
@@ -49,8 +49,10 @@ def insert(update: Update, settings: Settings, block: str, *, since: int | None 
 
 def with_call_closed(update: Update, settings: Settings) -> Update:
     """Return the update with an open call closed, which would swallow what is asked for after it."""
-    at = settings.exchange.open_call(update["text"], last_hidden(update))
-    return update if at is None else insert(update, settings, settings.exchange.closing_mark, since=at)
+    if settings.tag_format is None:
+        return update
+    at = settings.tag_format.open_call(update["text"], last_hidden(update))
+    return update if at is None else insert(update, settings, settings.tag_format.call[1], since=at)
 
 
 def room_left(state: State, update: Update, settings: Settings) -> float:

@@ -18,6 +18,7 @@ from langgraph_dynrag.state import Replies, State, spent
 from langgraph_dynrag.steps.insert import own_words
 
 _FREE: frozenset[Signal] = frozenset({"logprob", "entropy"})
+"""Signals that colour the trace, so they are requested whenever they cost nothing."""
 
 
 def draft_task(state: State, settings: Settings, where: PlacedEvidence | None = None) -> DraftTask:
@@ -41,6 +42,7 @@ def draft_task(state: State, settings: Settings, where: PlacedEvidence | None = 
     ids = state.get("token_ids")
     left = settings.budgets.seconds - spent(state)
     replies = state.get("replies") or Replies()
+    free = _FREE & settings.generator.signals
     return DraftTask(
         question=state["question"],
         messages=prompt.messages(state["question"], passages),
@@ -50,14 +52,14 @@ def draft_task(state: State, settings: Settings, where: PlacedEvidence | None = 
         carried_attention=attention if len(carried) else None,
         unit=unit_now(state, settings),
         limit=max(1, min(room, settings.lookahead) - len(carried)),
-        needs=_FREE & settings.generator.signals if closing else _needs(settings),
+        needs=free if closing else settings.needs | free,
         stop=(*prompt.stop, "\n") if closing and prompt.answer_end is None else prompt.stop,
         answer_phrase=prompt.answer_phrase,
         answer_end=prompt.answer_end,
         own_words=own_words(state),
         # The short answer always gets time: a budget ends the reasoning, not the answer.
         closing=closing,
-        reasoning_apart=not settings.exchange.within_text,  # otherwise searches are written within the reasoning
+        reasoning_apart=settings.tag_format is None,  # otherwise searches are written within the reasoning
         reasoning_tokens=max(settings.budgets.reasoning_tokens - replies.get("reasoning_tokens", 0), 0),
         reasons=replies.get("reasoning_tokens", 0) > 0,
         opens=replies.get("opens", settings.generator.opens_reasoning),
@@ -97,7 +99,7 @@ def prompt_passages(
 ) -> tuple[list[Passage], list[str]]:
     """Return the evidence for the prompt as far as it fits, and the ids of passages truncated or left out."""
     evidence = list((where or placed(state, settings)).in_prompt)
-    if not evidence or settings.exchange.within_text:
+    if not evidence or settings.tag_format is not None:
         return [], []
     generator = settings.generator
     budget = settings.context_tokens
@@ -113,8 +115,3 @@ def derived_seed(seed: int, question: str, used: int, carried: int) -> int:
     """Return a seed that is specific to a draft, and the same when a run is resumed."""
     digest = hashlib.sha256(f"{seed}\0{question}\0{used}\0{carried}".encode()).digest()
     return int.from_bytes(digest[:6], "big")
-
-
-def _needs(settings: Settings) -> frozenset[Signal]:
-    # Probabilities and entropies colour the trace, so they are requested whenever they cost nothing.
-    return settings.needs | (_FREE & settings.generator.signals)

@@ -14,6 +14,21 @@ from rag_backbone.text.unicode import repaired
 _CONTROLS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(127, 160)], " ")
 
 
+def document(title: str, content: str) -> str:
+    """Return a complete HTML document of some content, which is HTML itself."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><title>{plain(title)}</title></head>'
+        f'<body class="dynrag-page">{content}</body></html>\n'
+    )
+
+
+def section(title: str, content: str) -> str:
+    """Return HTML under a heading; nothing without content."""
+    return f"<section><h3>{title}</h3>{content}</section>" if content else ""
+
+
 def plain(text: object) -> str:
     """Return a text escaped for the content of an element, without what UTF-8 cannot encode."""
     return escape(repaired(str(text))[0].translate(_CONTROLS), quote=False)

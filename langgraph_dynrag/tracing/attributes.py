@@ -14,61 +14,54 @@ from langgraph_dynrag.events.events import Event
 from langgraph_dynrag.events.usage import Usage
 from rag_backbone.tracing import Side, Text, document_attributes
 
-_FIELDS: dict[str, dict[str, Side | None]] = {
-    "question": {"preset": None},
-    "condensed": {"asked": "input", "question": "input", "turns": None, "problem": None},
-    "route": {"route": None, "by": None, "problem": None},
-    "draft": {
-        "tokens": None,
-        "carried": None,
-        "ended": None,
-        "evidence": None,
-        "in_weights": None,
-        "in_prompt_because": None,
-        "shortened_or_left_out": None,
-    },
-    "verdict": {
-        "trigger": None,
-        "retrieve": None,
-        "score": None,
-        "threshold": None,
-        "position": None,
-        "tokens": None,
-        "reason": "output",
-    },
-    "query": {"queries": "input", "rewrite": None},
-    "retrieval": {"query": "input", "returned": None, "identical": None, "error": "input"},
-    "reformulation": {"problem": None, "outcome": None, "query": "input", "rewrite": None},
-    "evidence_choice": {"by": None, "kept": None},
-    "digest": {"documents": None, "helpful": None, "problem": None, "text": "output"},
-    "resume": {
-        "kept": "output",
-        "kept_tokens": None,
-        "discarded": "output",
-        "discarded_tokens": None,
-        "evidence": None,
-        "left_out": None,
-    },
-    "injection": {
-        "mode": None,
-        "in_weights": None,
-        "in_prompt_because": None,
-        "left_out": None,
-        "trained": None,
-        "translated": None,
-        "strength": None,
-        "forgetting": None,
-        "routing": None,
-        "conflicts": "output",
-        "preparing_seconds": None,
-    },
-    "inserted": {"problem": None, "passages": None},
-    "budget": {"which": None, "limit": None},
-    "accepted": {"tokens": None},
-    "final_answer": {"taken": None, "reason": None},
-    "answer": {"answer": "output", "short_answer": "output"},
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "question": ("preset",),
+    "condensed": ("asked", "question", "turns", "problem"),
+    "route": ("route", "by", "problem"),
+    "draft": ("tokens", "carried", "ended", "evidence", "in_weights", "in_prompt_because", "shortened_or_left_out"),
+    "verdict": ("trigger", "retrieve", "score", "threshold", "position", "tokens", "reason"),
+    "query": ("queries", "rewrite"),
+    "retrieval": ("query", "returned", "identical", "error"),
+    "reformulation": ("problem", "outcome", "query", "rewrite"),
+    "evidence_choice": ("by", "kept"),
+    "digest": ("documents", "helpful", "problem", "text"),
+    "resume": ("kept", "kept_tokens", "discarded", "discarded_tokens", "evidence", "left_out"),
+    "injection": (
+        "mode",
+        "in_weights",
+        "in_prompt_because",
+        "left_out",
+        "trained",
+        "translated",
+        "strength",
+        "forgetting",
+        "routing",
+        "conflicts",
+        "preparing_seconds",
+    ),
+    "inserted": ("problem", "passages"),
+    "budget": ("which", "limit"),
+    "accepted": ("tokens",),
+    "final_answer": ("taken", "reason"),
+    "answer": ("answer", "short_answer"),
 }
-"""The fields of each kind of event that become attributes, and whose text they hold."""
+"""The fields of each kind of event that become attributes."""
+_TEXTS: dict[str, Side] = {
+    "condensed.asked": "input",
+    "condensed.question": "input",
+    "verdict.reason": "output",
+    "query.queries": "input",
+    "retrieval.query": "input",
+    "retrieval.error": "input",
+    "reformulation.query": "input",
+    "digest.text": "output",
+    "resume.kept": "output",
+    "resume.discarded": "output",
+    "injection.conflicts": "output",
+    "answer.answer": "output",
+    "answer.short_answer": "output",
+}
+"""The fields that hold text of the question or of the answer, which may have to be hidden."""
 
 
 def node_attributes(events: Sequence[Event]) -> dict[str, Any]:
@@ -85,10 +78,11 @@ def node_attributes(events: Sequence[Event]) -> dict[str, Any]:
         if event["type"] == "retrieval":
             documents.extend(event["documents"])
     for kind, recorded in kinds.items():
-        for name, side in _FIELDS.get(kind, {}).items():
+        for name in _FIELDS.get(kind, ()):
             values = [event[name] for event in recorded if event.get(name) is not None]
             if values:
                 value = values[0] if len(recorded) == 1 else values
+                side = _TEXTS.get(f"{kind}.{name}")
                 found[f"dynprag.{kind}.{name}"] = value if side is None else Text(value, side)
     if warnings := [str(warning) for event in events if (warning := event.get("warning"))]:
         found["dynprag.warnings"] = Text(warnings, "output")

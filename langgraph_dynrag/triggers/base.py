@@ -21,20 +21,16 @@ class Trigger(Protocol):
     @property
     def needs(self) -> frozenset[Signal]:
         """Signals that the trigger reads. A generator that lacks one is refused when the graph is built."""
-        ...
 
     @property
     def unit(self) -> Unit:
         """Piece of text that the trigger judges at a time."""
-        ...
 
     def before(self, question: str) -> Verdict | None:
         """Decide, once and before anything is generated, whether to retrieve first; None counts as no."""
-        ...
 
     def judge(self, view: DraftView) -> Verdict:
         """Return the verdict on the judged tokens of the view."""
-        ...
 
 
 class BaseTrigger:

@@ -24,12 +24,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from langgraph_dynrag.drafts.draft import DraftView, Floats, Signal, Unit, Verdict
+from langgraph_dynrag.drafts.draft import DraftView, Signal, Unit, Verdict
 from langgraph_dynrag.triggers.base import BaseTrigger
 from langgraph_dynrag.triggers.confidence import above
-from langgraph_dynrag.triggers.rind import Bundle
+from langgraph_dynrag.triggers.rind import Bundle, sentence_weights
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text.units import sentences
 from rag_backbone.typed_fields import check_fields
 
 
@@ -116,7 +115,7 @@ def reference_scores(view: DraftView) -> tuple[float | None, ...]:
         if w is not None:
             attention[w] += paid[t]
             entropy[w] = max(entropy[w], draft.entropies[t])
-    weight = _sentence_weights(view, attention)
+    weight = sentence_weights(draft.text, draft.word_spans, attention)
     trend = _reference_trend([float(entropy[w]) for w in range(len(entropy)) if view.content[w]])
     by_word = dict(zip([w for w in range(len(entropy)) if view.content[w]], trend, strict=True))
     return tuple(
@@ -136,15 +135,3 @@ def _reference_trend(entropies: Sequence[float]) -> list[float | None]:
         values[t + 2] = float(factor * current + (1 - factor) * previous)
         previous = float(current)
     return values
-
-
-def _sentence_weights(view: DraftView, attention: Floats) -> Floats:
-    """Compute `n_s * a_w / (sum of a over the sentence)` for each word."""
-    draft = view.unit
-    weights = np.zeros(len(attention))
-    for sentence in sentences(draft.text):
-        members = [w for w, span in enumerate(draft.word_spans) if sentence.start <= span.start < sentence.end]
-        total = attention[members].sum()
-        if total > 0:
-            weights[members] = len(members) * attention[members] / total
-    return weights

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from langgraph_dynrag.drafts.draft import DraftView, Unit, Verdict
-from langgraph_dynrag.method import Method
 from langgraph_dynrag.triggers.base import BaseTrigger
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.units import sentences
@@ -125,7 +124,7 @@ class WholeAnswers(BaseTrigger):
         reason = f"answer {min(view.rounds, self.iterations)} of {self.iterations} is written"
         return Verdict(again, reason, position=0 if again else None, trigger="whole answers")
 
-    def check_with(self, settings: Method) -> None:
+    def check_with(self, settings: Any) -> None:
         """Refuse settings that would keep an earlier answer, or not judge the next one.
 
         Raises:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from langgraph_dynrag.drafts.draft import DraftView, Signal, Verdict
-from langgraph_dynrag.method import Method
 from langgraph_dynrag.triggers.base import BaseTrigger
 from langgraph_dynrag.triggers.features import FEATURES, features_of, signals_of
 from langgraph_dynrag.triggers.learned_model import LearnedModel
@@ -26,7 +25,6 @@ class KnowsFrequencies(Protocol):
 
     def document_frequency(self, word: str) -> int | None:
         """Return the number of documents that contain a word; None if it is not a word that the index holds."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -74,7 +72,7 @@ class LearnedTrigger(BaseTrigger):
         """Signals that the model's features read, and the probabilities that give the position."""
         return signals_of(self.model.features) | {"logprob"}
 
-    def check_with(self, settings: Method) -> None:
+    def check_with(self, settings: Any) -> None:
         """Refuse a retriever that does not know what the model's features ask of the index.
 
         Raises:

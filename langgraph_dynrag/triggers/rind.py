@@ -20,6 +20,7 @@ are two named bundles:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -29,7 +30,7 @@ from langgraph_dynrag.drafts.draft import Draft, DraftView, Floats, Signal, Unit
 from langgraph_dynrag.triggers.base import BaseTrigger
 from langgraph_dynrag.triggers.confidence import above
 from rag_backbone.errors import ConfigurationError
-from rag_backbone.text.units import sentences, spaced_pieces, words_of_tokens
+from rag_backbone.text.units import Span, sentences, spaced_pieces, words_of_tokens
 from rag_backbone.typed_fields import Bounds, check_fields
 
 Bundle = Literal["paper", "reference"]
@@ -131,10 +132,22 @@ def word_scores(draft: Draft, attention: Floats, entropies: Floats) -> tuple[flo
             h[w] += entropies[t]
             count[w] += 1
     h /= np.maximum(count, 1)
-    scores = np.zeros(len(spans))
-    for sentence in sentences(draft.text):
-        members = [w for w, span in enumerate(spans) if sentence.start <= span.start < sentence.end]
-        total = a[members].sum()
-        if total > 0:
-            scores[members] = len(members) * a[members] / total * h[members]
+    scores = sentence_weights(draft.text, spans, a) * h
     return tuple(None if w is None else float(scores[w]) for w in word_of)
+
+
+def sentence_weights(text: str, spans: Sequence[Span], attention: Floats) -> Floats:
+    """Compute `n_s * a_w / (sum of a over the sentence)` for each word; 0 in sentences that get no attention.
+
+    Args:
+        text: The text.
+        spans: The characters of each word.
+        attention: (words,), attention paid to each word.
+    """
+    weights = np.zeros(len(spans))
+    for sentence in sentences(text):
+        members = [w for w, span in enumerate(spans) if sentence.start <= span.start < sentence.end]
+        total = attention[members].sum()
+        if total > 0:
+            weights[members] = len(members) * attention[members] / total
+    return weights

@@ -23,11 +23,9 @@ class HasThreshold(Protocol):
     @property
     def threshold(self) -> float:
         """Threshold that scores are compared with."""
-        ...
 
     def with_threshold(self, value: float) -> Trigger:
         """Return a copy of this trigger with another threshold."""
-        ...
 
 
 def threshold_of(trigger: Trigger) -> float | None:

@@ -8,10 +8,12 @@ question and documents are not part of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from langgraph_dynrag.drafts.draft import DraftView, Unit, Verdict
 from langgraph_dynrag.search_tags.formats import SEARCH, TagFormat
 from langgraph_dynrag.triggers.base import BaseTrigger
+from rag_backbone.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,18 @@ class WrittenTag(BaseTrigger):
     def unit(self) -> Unit:
         """Text up to the mark that closes a call."""
         return Unit("until", until=self.tag_format.call[1])
+
+    def check_with(self, settings: Any) -> None:
+        """Refuse an injector: evidence that stands in the text cannot go into the parameters.
+
+        Raises:
+            ConfigurationError: If the settings have an injector.
+        """
+        if settings.injector is not None:
+            raise ConfigurationError(
+                f"the results of {self} are written into the answer, so they cannot go into the model's "
+                "parameters; use injection='context'"
+            )
 
     def judge(self, view: DraftView) -> Verdict:
         """Return a positive verdict if the judged tokens close a call; the last of several counts."""

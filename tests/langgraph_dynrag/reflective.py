@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from langgraph_dynrag import LocalChatModel
 from langgraph_dynrag.drafts.draft import Draft
 from langgraph_dynrag.evidence import passage
-from langgraph_dynrag.reflection import Critique, Segment, SegmentScore
+from langgraph_dynrag.reflection.beam import Segment
+from langgraph_dynrag.reflection.scores import Critique, SegmentScore
 from langgraph_dynrag.reflection.vocabulary import TOKENS
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.tiny import tiny_llama

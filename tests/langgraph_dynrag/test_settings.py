@@ -7,7 +7,6 @@ import pytest
 from langgraph_dynrag import Budgets, DynamicRAGContext, Reformulation, RetrievalPolicy
 from langgraph_dynrag.injection.injector import PromptOnly
 from langgraph_dynrag.queries import QFS, MaskedSentence, Question
-from langgraph_dynrag.search_tags.exchange import Exchange, NoExchange
 from langgraph_dynrag.search_tags.formats import SEARCH_R1
 from langgraph_dynrag.triggers import Entropy, EverySentence, Never, Once, WrittenTag
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
@@ -52,9 +51,9 @@ def test_parts_that_cannot_be_combined_are_refused():
 
 
 def test_searches_within_the_text_are_those_of_the_triggers_format():
-    exchange = scripted_settings(preset="search_tag", prompt=None, trigger=WrittenTag(SEARCH_R1)).exchange
-    assert exchange == Exchange(SEARCH_R1)
-    assert type(scripted_settings().exchange) is NoExchange
+    tagged = scripted_settings(preset="search_tag", prompt=None, trigger=WrittenTag(SEARCH_R1))
+    assert tagged.tag_format == SEARCH_R1
+    assert scripted_settings().tag_format is None
 
 
 def test_without_an_injector_all_evidence_stands_in_the_prompt():

@@ -1,4 +1,4 @@
-"""Entropy bounds from a few alternatives hold and are attained."""
+"""The lower entropy bound from a few alternatives holds and is attained."""
 
 import math
 
@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langgraph_dynrag.drafts.topk_entropy import entropy_bounds, entropy_of_entry
-from rag_backbone.errors import ConfigurationError
+from langgraph_dynrag.drafts.topk_entropy import entropy_of_entry, least_entropy
 
 
 def exact(p):
@@ -22,19 +21,17 @@ distributions = st.tuples(
 
 
 @given(distributions)
-def test_the_entropy_lies_between_the_bounds(drawn):
+def test_the_entropy_is_not_below_the_bound(drawn):
     size, sharpness, seed, k = drawn
     logits = np.random.default_rng(seed).standard_normal(size) * sharpness
     p = np.sort(np.exp(logits - logits.max()))[::-1]
     p /= p.sum()
     k = min(k, size)
-    bounds = entropy_bounds(np.log(p[:k]).tolist(), vocabulary=size)
-    assert bounds.lower - 1e-9 <= exact(p) <= bounds.upper + 1e-9
-    assert entropy_bounds(np.log(p[:k]).tolist()) == type(bounds)(bounds.lower, None)
+    assert least_entropy(np.log(p[:k]).tolist()) <= exact(p) + 1e-9
 
 
 @given(distributions, st.integers(0, 199))
-def test_bounds_hold_if_a_sampled_token_is_listed_with_the_top_alternatives(drawn, at):
+def test_the_bound_holds_if_a_sampled_token_is_listed_with_the_top_alternatives(drawn, at):
     size, sharpness, seed, k = drawn
     logits = np.random.default_rng(seed).standard_normal(size) * sharpness
     p = np.sort(np.exp(logits - logits.max()))[::-1]
@@ -50,25 +47,17 @@ def test_bounds_hold_if_a_sampled_token_is_listed_with_the_top_alternatives(draw
     assert entropy_of_entry(entry) <= exact(p) + 1e-9
 
 
-def test_bounds_match_a_worked_example():
+def test_the_bound_matches_a_worked_example():
     # 0.5 and 0.2 are known; the remaining 0.3 is split with at most 0.2 each: 0.2 and 0.1.
     expected = -sum(p * math.log(p) for p in (0.5, 0.2, 0.2, 0.1))
-    bounds = entropy_bounds([math.log(0.5), math.log(0.2)], vocabulary=5)
-    assert bounds.lower == pytest.approx(expected)
-    assert bounds.upper == pytest.approx(-sum(p * math.log(p) for p in (0.5, 0.2, 0.1, 0.1, 0.1)))
+    assert least_entropy([math.log(0.5), math.log(0.2)]) == pytest.approx(expected)
 
 
-def test_bounds_are_exact_if_all_alternatives_are_known():
+def test_the_bound_is_exact_if_all_alternatives_are_known():
     p = np.array([0.4, 0.3, 0.2, 0.1])
-    bounds = entropy_bounds(np.log(p).tolist(), vocabulary=4)
-    assert (bounds.lower, bounds.upper) == (pytest.approx(exact(p)), pytest.approx(exact(p)))
+    assert least_entropy(np.log(p).tolist()) == pytest.approx(exact(p))
 
 
 def test_the_token_alone_gives_a_bound_without_alternatives():
     entry = {"token": "a", "logprob": math.log(0.25), "top_logprobs": []}
     assert entropy_of_entry(entry) == pytest.approx(-0.25 * math.log(0.25) - 0.75 * math.log(0.75))
-
-
-def test_more_tokens_than_the_vocabulary_size_are_refused():
-    with pytest.raises(ConfigurationError, match="3 tokens are known, but the vocabulary has only 2"):
-        entropy_bounds([-1.0, -2.0, -3.0], vocabulary=2)

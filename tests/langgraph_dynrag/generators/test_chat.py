@@ -106,9 +106,9 @@ def test_signals_that_a_message_cannot_carry_are_refused():
     generator = ChatGenerator(ScriptedChatModel(replies=[]), PROBED)
     assert generator.recompute(task_of(), Draft()) is None
     assert generator.context(task_of()) is None
-    with pytest.raises(SignalUnavailableError, match="ScriptedChatModel cannot give attention"):
+    with pytest.raises(SignalUnavailableError, match=r"ScriptedChatModel\) cannot give attention"):
         generator.attend_alone("text", None)
-    with pytest.raises(SignalUnavailableError, match="ScriptedChatModel cannot give hidden states"):
+    with pytest.raises(SignalUnavailableError, match=r"ScriptedChatModel\) cannot give hidden states"):
         generator.sample_ends(task_of(), SampleSpec(), 0)
 
 

@@ -8,7 +8,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_dynrag import Budgets, SegmentSelection, Trace, create_dynamic_rag, create_nodes
 from langgraph_dynrag.queries import Rewrite
-from langgraph_dynrag.reflection import Beam, Hypothesis
+from langgraph_dynrag.reflection.beam import Beam, Hypothesis
 from langgraph_dynrag.triggers import Never, Reflection
 from tests.langgraph_dynrag.reflective import (
     BRIDGE,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from langgraph_dynrag.drafts.draft import Verdict
 from langgraph_dynrag.queries import BaseFormulator, QueryFormulator
-from langgraph_dynrag.queries.base import QueryPlan, asked_before, check_formulator, last_words, plan_of, queries_of
+from langgraph_dynrag.queries.base import QueryPlan, asked_before, last_words, plan_of, queries_of
+from langgraph_dynrag.triggers.base import check_needs
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.recorded import view
 
@@ -41,7 +42,7 @@ def test_a_base_formulator_reads_no_signals_and_asks_no_model():
     assert isinstance(Simple(), QueryFormulator)
     assert Simple().needs == frozenset()
     assert Simple().finish(view(), FIRED, ["a reply"]) == ()
-    check_formulator(Simple())
+    check_needs(Simple())
 
 
 def test_a_plan_is_passed_on_and_queries_become_a_tuple():
@@ -67,7 +68,7 @@ def test_needs_of_the_wrong_type_are_refused():
         needs = "logprob"
 
     with pytest.raises(ConfigurationError, match="the needs of .* are 'logprob'"):
-        check_formulator(Broken())
+        check_needs(Broken())
 
 
 @pytest.mark.parametrize(

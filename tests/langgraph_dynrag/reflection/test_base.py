@@ -6,7 +6,7 @@ import pytest
 
 from langgraph_dynrag import SegmentSelection, create_dynamic_rag
 from langgraph_dynrag.queries import QFS
-from langgraph_dynrag.reflection import Weights
+from langgraph_dynrag.reflection.scores import Weights
 from langgraph_dynrag.triggers import Reflection, TokenProbability
 from rag_backbone.errors import ConfigurationError
 

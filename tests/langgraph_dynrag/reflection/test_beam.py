@@ -2,8 +2,7 @@
 
 import json
 
-from langgraph_dynrag.reflection import Beam, Decision, Hypothesis
-from langgraph_dynrag.reflection.beam import SegmentCandidate, best_hypotheses
+from langgraph_dynrag.reflection.beam import Beam, Decision, Hypothesis, SegmentCandidate, best_hypotheses
 from tests.langgraph_dynrag.reflective import segment
 
 

@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langgraph_dynrag.reflection import Critique, SegmentScore, Weights
-from langgraph_dynrag.reflection.scores import likeliest, likelihood, normalised, score, utility
+from langgraph_dynrag.reflection.scores import (
+    Critique,
+    SegmentScore,
+    Weights,
+    likeliest,
+    likelihood,
+    normalised,
+    score,
+    utility,
+)
 
 
 def test_a_score_matches_a_hand_computation():

@@ -7,7 +7,7 @@ from langchain_core.documents import Document
 
 from langgraph_dynrag import Budgets, SegmentSelection, create_dynamic_rag
 from langgraph_dynrag.queries import Question
-from langgraph_dynrag.reflection import Weights
+from langgraph_dynrag.reflection.scores import Weights
 from langgraph_dynrag.reflection.vocabulary import TOKENS
 from langgraph_dynrag.triggers import Reflection
 from tests.langgraph_dynrag.reflective import (

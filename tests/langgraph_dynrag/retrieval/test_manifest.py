@@ -1,4 +1,4 @@
-"""The manifest of an index: read, written, converted, and refused if it is damaged."""
+"""The manifest of an index: read, written, and refused if it is damaged."""
 
 import json
 import os
@@ -6,28 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from langgraph_dynrag.retrieval import LocalIndex
 from langgraph_dynrag.retrieval.manifest import Manifest, file_key, file_path, state_of, touch
 from rag_backbone.errors import ConfigurationError
-from tests.langgraph_dynrag.retrieval.indexes import CountedEmbeddings, make_index, texts
-
-
-def test_an_index_of_format_1_is_read_and_converted(tmp_path, index, notes):
-    path = index.folder / "manifest.json"
-    current = json.loads(path.read_text())
-    files = {}
-    for key, entry in current["files"].items():
-        root = entry.pop("root")
-        splitter = entry.pop("splitter")
-        files[f"{root}\0{key.removeprefix(root + '/')}"] = entry
-    settings = {"splitter": splitter, "embeddings": current["embeddings"]}
-    path.write_text(json.dumps({"version": 1, "settings": settings, "files": files}))
-    old = LocalIndex(tmp_path / "index", embeddings=CountedEmbeddings(size=8))
-    assert len(texts(old)) == 2
-    assert [s.name for s in old.sources()] == [str(notes)]
-    report = old.ingest(notes, progress=False)
-    assert (report.unchanged, report.embedded) == (2, 0)
-    assert json.loads(path.read_text())["version"] == 2
+from tests.langgraph_dynrag.retrieval.indexes import make_index
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"version": 1'])
@@ -90,19 +71,3 @@ def test_a_file_name_that_is_not_utf_8_has_a_printable_key_and_its_own_bytes(tmp
     assert key.encode()
     assert file_path(key, {"bytes": os.fsencode(path).hex()}) == path
     assert file_path(str(tmp_path), {}) == tmp_path
-
-
-def test_keys_of_format_1_become_absolute_paths(tmp_path):
-    settings = {"splitter": {"characters": 900}, "embeddings": "MiniLM"}
-    files = {"/notes\0sub/a.txt": {"chunks": ["1"], "size": 3}}
-    (tmp_path / "manifest.json").write_text(json.dumps({"version": 1, "settings": settings, "files": files}))
-    manifest = Manifest.read(tmp_path)
-    assert manifest.migrated
-    assert manifest.embeddings == "MiniLM"
-    entry = manifest.files["/notes/sub/a.txt"]
-    assert (entry["root"], entry["chunks"], entry["splitter"], entry["reader"]) == (
-        "/notes",
-        ["1"],
-        {"characters": 900},
-        1,
-    )

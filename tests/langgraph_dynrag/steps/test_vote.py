@@ -14,8 +14,8 @@ from langgraph_dynrag import (
     create_dynamic_rag,
     create_nodes,
 )
-from langgraph_dynrag.reflection import Beam, Critique
-from langgraph_dynrag.reflection.beam import SegmentCandidate
+from langgraph_dynrag.reflection.beam import Beam, SegmentCandidate
+from langgraph_dynrag.reflection.scores import Critique
 from langgraph_dynrag.reflection.vote import answer_given
 from langgraph_dynrag.trace.html import page
 from langgraph_dynrag.triggers import Reflection

@@ -2,10 +2,13 @@
 
 import pytest
 
+from langgraph_dynrag import LocalChatModel
+from langgraph_dynrag.assembly import make_settings
 from langgraph_dynrag.drafts.draft import Draft, DraftView, Unit
 from langgraph_dynrag.search_tags.formats import FLARE_INSTRUCT, SEARCH_O1
 from langgraph_dynrag.triggers import WrittenTag
 from rag_backbone.errors import ConfigurationError
+from tests.langgraph_dynrag.scripted import WatchedRetriever
 
 
 def judged(text, accepted="", tag_format=None):
@@ -47,3 +50,18 @@ def test_a_draft_ends_at_the_mark_that_closes_a_call():
 def test_anything_but_a_format_is_refused():
     with pytest.raises(ConfigurationError, match="tag_format is '<search>'"):
         WrittenTag("<search>")
+
+
+def test_results_cannot_go_into_the_parameters(tiny_lm):
+    class Injector:
+        injection = "parametric"
+
+        def prepare(self, passages, question=""):
+            return {}
+
+        def place(self, passages, question=""):
+            raise AssertionError
+
+    chat = LocalChatModel.from_causal_lm(tiny_lm)
+    with pytest.raises(ConfigurationError, match="injection='context'"):
+        make_settings(chat, WatchedRetriever(), preset="search_tag", injector=Injector())
