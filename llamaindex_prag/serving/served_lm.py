@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from llamaindex_prag.adapter_model import TextEngine
     from llamaindex_prag.parametric_model import ParametricModel
-    from llamaindex_prag.serving.served_adapters import AdaptersInServer
+    from llamaindex_prag.serving.in_server import ModelInServer
     from rag_backbone.loading.causal_lm import CausalLM
 
 _SAMPLE = "The keeper's letter of 1871: 東京, naïve, 3.14 — and so on…"
@@ -39,7 +39,7 @@ class ServedLM:
         ConfigurationError: If a loaded model is not the one that the store's adapters were trained on.
     """
 
-    def __init__(self, served: AdaptersInServer, lm: CausalLM | str | Path | Mapping[str, Any] | None) -> None:
+    def __init__(self, served: ModelInServer, lm: CausalLM | str | Path | Mapping[str, Any] | None) -> None:
         self._served = served
         self._arguments = _arguments(lm)
         self._in_memory = None if isinstance(lm, str | Path | Mapping) else lm
