@@ -11,7 +11,7 @@ default value, including options of PEFT versions that this module does not know
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
@@ -20,8 +20,6 @@ from rag_backbone.extras import needed_for
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PretrainedConfig, PreTrainedModel
-
-    from llamaindex_prag.adapters.recipe import Recipe
 
 FFN_TARGETS = ("gate_proj", "up_proj", "down_proj")
 """The feed-forward projections of the Llama and Qwen2 families, which PRAG (section 3.2) adapts."""
@@ -55,7 +53,31 @@ _NO_EFFECT = {
 }
 
 
-def lora_config_of(recipe: Recipe, model: PreTrainedModel | PretrainedConfig | int | None = None) -> LoraConfig:
+class Form(Protocol):
+    """The values of a recipe that a `LoraConfig` holds as well."""
+
+    @property
+    def name(self) -> str:
+        """The recipe's name, for messages."""
+
+    @property
+    def rank(self) -> int:
+        """Rank of each update."""
+
+    @property
+    def alpha(self) -> float:
+        """The update is multiplied by `alpha / rank`."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Last name components of the adapted linear layers."""
+
+    @property
+    def layers(self) -> tuple[int, ...] | float | None:
+        """Decoder layer numbers, the fraction of layers counted from the last, or None for all."""
+
+
+def lora_config_of(recipe: Form, model: PreTrainedModel | PretrainedConfig | int | None = None) -> LoraConfig:
     """Convert a recipe; see `Recipe.to_lora_config`."""
     with needed_for("Recipe.to_lora_config"):
         from peft import LoraConfig
