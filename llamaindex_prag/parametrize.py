@@ -227,30 +227,27 @@ class Parametrizer:
             augmented = self._augmented(passages, advance)
         with job.stage("teacher", passages) as advance:
             documents = self._documents(passages, augmented, advance)
-        made_of = {digest: _MadeOf(augmentation) for digest, augmentation in augmented.items()}
+        notes = {digest: augmentation.notes for digest, augmentation in augmented.items()}
         ready = []
         for document in documents:
             digest, limit = text_hash(document.text), self.model.recipe.max_tokens
             kept = tuple(e for e in document.examples if len(e.ids) <= limit)
             if left_out := len(document.examples) - len(kept):
-                made_of[digest].note(f"{left_out} sequences of more than {limit} tokens left out")
+                notes[digest] += (f"{left_out} sequences of more than {limit} tokens left out",)
             if kept:
                 ready.append(replace(document, examples=kept))
             else:
-                made_of[digest].note("nothing to train on: no adapter was trained")
-                yield Result(digest, None, {}, made_of[digest].notes)
+                yield Result(digest, None, {}, (*notes[digest], "nothing to train on: no adapter was trained"))
         with job.stage("training", passages) as advance:
             for trained in self._trainer.train(ready, advance):
                 digest = text_hash(trained.document.text)
                 largest = float(np.abs(trained.adapter.buffer).max())
                 if largest <= LARGEST_VALUE:
-                    record = self._record(digest, trained, made_of[digest])
-                    yield Result(digest, trained.adapter, record, made_of[digest].notes)
+                    record = self._record(digest, trained, augmented[digest], notes[digest])
+                    yield Result(digest, trained.adapter, record, notes[digest])
                 else:  # also if the value is NaN; the group's other adapters are unaffected
-                    made_of[digest].note(
-                        f"training diverged (largest value {largest:g}), no adapter was kept: lower the learning_rate"
-                    )
-                    yield Result(digest, None, {}, made_of[digest].notes)
+                    why = f"training diverged (largest value {largest:g}), no adapter was kept: lower the learning_rate"
+                    yield Result(digest, None, {}, (*notes[digest], why))
 
     def _documents(
         self, passages: Sequence[Passage], augmented: dict[str, Augmentation], advance: Tick | None = None
@@ -279,18 +276,24 @@ class Parametrizer:
         found |= {text_hash(text): augmentation for (_, text), augmentation in zip(asked, made, strict=True)}
         return {digest: augmentation for digest, augmentation in found.items() if augmentation is not None}
 
-    def _record(self, digest: str, trained: Trained, made_of: _MadeOf) -> dict[str, Any]:
+    def _record(
+        self, digest: str, trained: Trained, augmentation: Augmentation, notes: Sequence[str]
+    ) -> dict[str, Any]:
         recipe = self.model.recipe
         writer = "given" if digest in self._given else repr(self.augmenter) if recipe.questions else "rules"
         return {
             "recipe": recipe.to_dict(),
-            "augmentation": {"by": writer, **made_of.described()},
+            "augmentation": {
+                "by": writer,
+                "questions": augmentation.sources,
+                "rewrite": augmentation.rewrite is not None,
+            },
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "steps": trained.steps,
             "examples": len(trained.document.examples),
             "first_loss": trained.first_loss,
             "last_loss": trained.last_loss,
-            "notes": list(made_of.notes),
+            "notes": list(notes),
         }
 
     def _learnable(self, distinct: Mapping[str, Passage], report: Report) -> dict[str, Passage]:
@@ -333,20 +336,6 @@ class Parametrizer:
 
     def __repr__(self) -> str:
         return f"Parametrizer({self.model!r}, {self.augmenter!r})"
-
-
-class _MadeOf:
-    """Describes what an adapter was trained on, for its record."""
-
-    def __init__(self, augmentation: Augmentation) -> None:
-        self._augmentation = augmentation
-        self.notes = augmentation.notes
-
-    def note(self, note: str) -> None:
-        self.notes = (*self.notes, note)
-
-    def described(self) -> dict[str, Any]:
-        return {"questions": dict(self._augmentation.sources), "rewrite": self._augmentation.rewrite is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from tqdm.auto import tqdm
 
@@ -57,26 +57,14 @@ class JobStatus:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the status as JSON-serialisable data."""
-        return {
-            "stage": self.stage,
-            "documents": list(self.documents),
-            "made": self.made,
-            "of": self.of,
-            "part": self.part,
-            "seconds": self.seconds,
-            "left": self.left,
-            "estimated": self.estimated,
-        }
+        return asdict(self) | {"documents": list(self.documents)}
 
     def __str__(self) -> str:
         return f"{_TOLD_AS[self.stage]}, {self.made} of {self.of} done, about {duration(self.left)} left"
 
 
-class Progress(Protocol):
-    """Callback for a job's progress, called in the thread that does the work, at most a few times per second."""
-
-    def __call__(self, advance: JobStatus, /) -> None:
-        """Handle a new status."""
+Progress = Callable[[JobStatus], None]
+"""Callback for a job's progress, called in the thread that does the work, at most a few times per second."""
 
 
 class Meter:

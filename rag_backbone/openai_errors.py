@@ -109,10 +109,10 @@ def retry_after(headers: Mapping[str, Any]) -> float | None:
         return None
 
 
-def pause_before(attempt: int, failure: Failure, *, first: float = 0.5, longest: float = 60.0) -> float | None:
+def pause_before(attempt: int, failure: Failure, *, longest: float = 60.0) -> float | None:
     """Return the seconds to wait before attempt number `attempt`; None if the server asks for more than `longest`.
 
     Attempt 2 is the first repetition.
     """
-    pause = first * 2.0 ** (attempt - 2) if failure.retry_after is None else failure.retry_after
+    pause = 0.5 * 2.0 ** (attempt - 2) if failure.retry_after is None else failure.retry_after
     return pause if pause <= longest else None

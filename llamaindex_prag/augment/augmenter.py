@@ -149,7 +149,7 @@ class Augmenter:
         if (known := self._known(title, text)) is not None:
             return known
         work = self._work(title, text)
-        prompts = _begun(work)
+        prompts = _sent(work)
         while isinstance(prompts, list):
             assert self._completer is not None
             prompts = _sent(work, await self._completer.acomplete(prompts))
@@ -197,7 +197,7 @@ class Augmenter:
     def _together(self, pairs: list[tuple[str, str]], advance: Tick | None = None) -> list[Augmentation]:
         """Augment several documents, sending the prompts of each round as one batch."""
         works = [self._work(*pair) for pair in pairs]
-        states: list[list[Prompt] | Outcome] = [_begun(work) for work in works]
+        states: list[list[Prompt] | Outcome] = [_sent(work) for work in works]
         while waiting := [i for i, state in enumerate(states) if isinstance(state, list)]:
             assert self._completer is not None
             asked = [prompts for i in waiting if isinstance(prompts := states[i], list)]
@@ -242,17 +242,11 @@ class Augmenter:
         return result.augmentation
 
 
-def _begun(work: Generator[list[Prompt], list[CompletionResult], Outcome]) -> list[Prompt] | Outcome:
-    try:
-        return next(work)
-    except StopIteration as done:
-        return done.value
-
-
 def _sent(
-    work: Generator[list[Prompt], list[CompletionResult], Outcome], replies: list[CompletionResult]
+    work: Generator[list[Prompt], list[CompletionResult], Outcome], replies: list[CompletionResult] | None = None
 ) -> list[Prompt] | Outcome:
+    """Send replies, or nothing at the beginning; return the next prompts, or the outcome."""
     try:
-        return work.send(replies)
+        return next(work) if replies is None else work.send(replies)
     except StopIteration as done:
         return done.value

@@ -12,7 +12,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from llamaindex_prag.progress import Tick, each_token
 from rag_backbone.engine.requests import Generation, Request
@@ -34,32 +34,8 @@ class Prompt(NamedTuple):
     """Beginning of the reply: a `CausalLM` continues from it, which keeps a small model to the format."""
 
 
-class Completer(Protocol):
-    """The part of a model that an augmenter needs."""
-
-    @property
-    def documents_at_once(self) -> int:
-        """Preferred number of documents per call."""
-
-    @property
-    def identity(self) -> str | None:
-        """Equal exactly for models that give the same answers; None if the model cannot be identified."""
-
-    def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[CompletionResult]:
-        """Return a reply for each prompt, in order.
-
-        Args:
-            prompts: The prompts.
-            written: Called with each further fraction of a reply that is generated; a model in this process counts
-                tokens relative to their maximum number.
-        """
-
-    async def acomplete(self, prompts: Sequence[Prompt]) -> list[CompletionResult]:
-        """Return a reply for each prompt, in order, without blocking the event loop."""
-
-
 def completer_of(llm: Any, *, temperature: float, top_k: int, max_new_tokens: int) -> Completer:
-    """Wrap a model as a `Completer`.
+    """Wrap a model, so that it turns prompts into replies.
 
     Args:
         llm: A `CausalLM`, an object with `complete(prompt)` or `invoke(prompt)`, or a function from text to text.
@@ -94,6 +70,7 @@ class LocalCompleter:
     sampling: Sampling
     max_new_tokens: int
     documents_at_once: int = 4
+    """Preferred number of documents per call."""
 
     @property
     def identity(self) -> str:
@@ -101,7 +78,12 @@ class LocalCompleter:
         return self.lm.fingerprint
 
     def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[CompletionResult]:
-        """Generate replies; a prompt that does not fit into the context window returns its error."""
+        """Return a reply for each prompt, in order; one that does not fit into the context window returns its error.
+
+        Args:
+            prompts: The prompts.
+            written: Called with each further fraction of a reply that is generated, by tokens of the maximum number.
+        """
         try:
             generations = self.lm.engine.generate_batch([self._request(p, written) for p in prompts])
             return [p.begin + _whole_lines(g) for p, g in zip(prompts, generations, strict=True)]
@@ -134,10 +116,11 @@ class CalledCompleter:
     field: str
     """Attribute of the result that holds the text; empty: the result is the text."""
     identity: str | None
+    """Equal exactly for models that give the same answers; None if the model cannot be identified."""
     documents_at_once: int = 1
 
     def complete(self, prompts: Sequence[Prompt], written: Tick | None = None) -> list[CompletionResult]:
-        """Call the model once per prompt."""
+        """Call the model once per prompt; `written` is called with 1 after each."""
         if self.call is None:
             raise ConfigurationError("llm is asynchronous only; use await aaugment(...), or give a plain function")
         replies: list[CompletionResult] = []
@@ -164,6 +147,9 @@ class CalledCompleter:
             return _text(await call(prompt), self.field)
         except Exception as error:  # noqa: BLE001 - as above
             return error
+
+
+Completer = LocalCompleter | CalledCompleter
 
 
 def _whole_lines(generation: Generation) -> str:

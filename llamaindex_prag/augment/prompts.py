@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from rag_backbone.errors import ConfigurationError
 
 PROMPTS_VERSION = 1
 """Part of every cache key. Increment it with every change to the texts below."""
-
-StyleName = Literal["facts", "who_when_where", "paraphrase", "reverse", "yes_no"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,13 @@ import json
 import re
 from collections.abc import Iterator
 
-from llamaindex_prag.augment.augmentation import QA, QuestionSource
+from llamaindex_prag.augment.augmentation import QA
 
 MAX_REPLY = 100_000
 MAX_VALUE = 1_000
 """Maximum number of characters of a question or answer."""
+_MAX_WORDS = 16
+"""Questions with longer answers are dropped."""
 
 _Pair = tuple[str, str, str]
 """Question, answer, full answer."""
@@ -46,7 +48,7 @@ _LABEL = re.compile(
     re.MULTILINE,
 )
 _NUMBER = re.compile(r"^\s{0,20}(?:\(?\d{1,3}[.):]|[-*•])\s{1,8}")
-_THOUGHT = re.compile(r"(?is)^.{0,200}?<think>.*?</think>")
+THOUGHT = re.compile(r"(?is)^.{0,200}?<think>.*?</think>")
 
 _TEXT = r"(?:passage|text|document|article|paragraph|excerpt|context|information|story|extract|source|snippet)"
 _GIVEN = r"(?:(?:the|this|that)\s+)(?:(?:given|above|provided|following|short|original)\s+)?"
@@ -67,44 +69,38 @@ _PLACEHOLDER = re.compile(
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 
 
-def parse_qas(
-    reply: str, *, style: str = "", source: QuestionSource = "model", subject: str = "", max_answer_words: int = 16
-) -> list[QA]:
+def parse_qas(reply: str, *, style: str = "", subject: str = "") -> list[QA]:
     """Return the questions with answers in a reply, in order.
 
     Args:
         reply: Any text.
         style: Stored in each `QA`.
-        source: Stored in each `QA`.
         subject: What the questions are about, such as a title. It is put before a question that names nothing ("When
             was it built?"); without a subject, a question with such a pronoun is dropped.
-        max_answer_words: Questions with longer answers are dropped.
     """
     found: dict[str, QA] = {}
-    for qa in read_qas(reply, style=style, source=source, subject=subject, max_answer_words=max_answer_words):
+    for qa in read_qas(reply, style=style, subject=subject):
         if qa is not None:
             found.setdefault(question_key(qa.question), qa)
     return list(found.values())
 
 
-def read_qas(
-    reply: str, *, style: str = "", source: QuestionSource = "model", subject: str = "", max_answer_words: int = 16
-) -> list[QA | None]:
+def read_qas(reply: str, *, style: str = "", subject: str = "") -> list[QA | None]:
     """Return an entry for everything in a reply that looks like a question; None if `parse_qas` drops it.
 
     The arguments are those of `parse_qas`, which also drops repetitions.
     """
-    reply = _THOUGHT.sub("", reply[:MAX_REPLY], count=1)
+    reply = THOUGHT.sub("", reply[:MAX_REPLY], count=1)
     forms = (_from_json, _from_labels, _from_lines)
     pairs = next((read for form in forms if (read := [pair for pair in form(reply) if pair[0]])), [])
     found: list[QA | None] = []
     for raw_question, raw_answer, raw_full in pairs:
         question, answer = _standing_alone(_plain(raw_question), subject), _plain(raw_answer)
-        if question is None or not _is_answer(answer, question, max_answer_words):
+        if question is None or not _is_answer(answer, question):
             found.append(None)
             continue
         full = " ".join(raw_full.split())
-        found.append(QA(question, answer, "" if _PLACEHOLDER.fullmatch(full) else full, style, source))
+        found.append(QA(question, answer, "" if _PLACEHOLDER.fullmatch(full) else full, style, "model"))
     return found
 
 
@@ -219,10 +215,10 @@ def _standing_alone(question: str, subject: str) -> str | None:
     return None if dangling else question
 
 
-def _is_answer(answer: str, question: str, max_words: int) -> bool:
+def _is_answer(answer: str, question: str) -> bool:
     if not any(map(str.isalnum, answer)) or _PLACEHOLDER.fullmatch(answer):
         return False
-    if len(answer.split()) > max_words or len(answer) > 12 * max_words or _DEPENDENT.search(answer):
+    if len(answer.split()) > _MAX_WORDS or len(answer) > 12 * _MAX_WORDS or _DEPENDENT.search(answer):
         return False
     # A question that contains its own answer teaches nothing.
     return f" {question_key(answer)} " not in f" {question_key(question)} "

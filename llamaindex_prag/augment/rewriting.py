@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 
 from llamaindex_prag.augment.grounding import folded
+from llamaindex_prag.augment.qa_parsing import THOUGHT
 
 REWRITE = "rewrite"
 """Name of this kind of reply."""
 
-_THOUGHT = re.compile(r"(?is)^.{0,200}?<think>.*?</think>")
 _PREAMBLE = re.compile(
     r"(?i)^(?:sure|certainly|of course|here(?:'s| is| are)|okay|the (?:new|rewritten)|rewritten|passage|rewrite)"
     r"[^\n:]{0,80}:\s*"
@@ -24,18 +24,13 @@ _WHOLE = re.compile(r"(?s).*[.!?\u3002]['\"\u201d)]?(?=\s|$)")
 _FACTS = re.compile(r"\b\d[\d.,]*\d\b|\b\d\b|(?<=[a-z,;] )[^\W\d_a-z]\w+")
 
 
-def faithful_rewrite(reply: str, text: str, *, kept: float = 0.75, added: float = 0.1) -> str | None:
-    """Return the rewrite, or None if the reply contains no faithful one.
+def faithful_rewrite(reply: str, text: str) -> str | None:
+    """Return the rewrite of a document in a model's reply, or None if the reply contains no faithful one.
 
-    A rewrite must have 0.4 to 2.5 times the document's length.
-
-    Args:
-        reply: The model's reply.
-        text: The document.
-        kept: Minimum share of the document's numbers and names that the rewrite contains.
-        added: Maximum share of the rewrite's numbers and names that are not in the document.
+    A rewrite must have 0.4 to 2.5 times the document's length, and contain at least 3/4 of its numbers and names. At
+    most 1/10 of the rewrite's numbers and names may not be in the document.
     """
-    found = _THOUGHT.sub("", reply[: 4 * len(text) + 10_000], count=1).strip()
+    found = THOUGHT.sub("", reply[: 4 * len(text) + 10_000], count=1).strip()
     for opening in (_PREAMBLE, _TITLE_LINE, _PREAMBLE):
         found = opening.sub("", found, count=1).strip()
     if len(found) > 1 and found[0] + found[-1] in ('""', "“”", "''"):
@@ -50,7 +45,7 @@ def faithful_rewrite(reply: str, text: str, *, kept: float = 0.75, added: float 
     facts, new = _facts(text), _facts(found)
     lost = sum(fact not in folded(found) for fact in facts)
     made_up = sum(fact not in folded(text) for fact in new)
-    return found if lost <= (1 - kept) * len(facts) and made_up <= added * len(new) else None
+    return found if lost <= 0.25 * len(facts) and made_up <= 0.1 * len(new) else None
 
 
 def _facts(text: str) -> set[str]:

@@ -19,6 +19,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 from llamaindex_prag.errors import NO_TRANSLATOR
 from llamaindex_prag.jobs.estimate import Estimate
 from llamaindex_prag.llama_index.arguments import refuse_unknown_arguments
+from llamaindex_prag.llama_index.index_contents import document_of
 from llamaindex_prag.llama_index.llm import ParametricLLM
 from llamaindex_prag.llama_index.training_events import dispatch
 from llamaindex_prag.parametrize import Parametrizer
@@ -95,7 +96,7 @@ class ParametrizeNodes(TransformComponent):
         shown = self.progress if show_progress is None else show_progress
         whole = _whole_documents(nodes)
         for complete in (True, False):
-            some = [node for node in nodes if (_document(node) in whole) == complete]
+            some = [node for node in nodes if (document_of(node) in whole) == complete]
             self._make(some, complete=complete, shown=shown)
         return nodes
 
@@ -139,18 +140,14 @@ class ParametrizeNodes(TransformComponent):
 def _passages(nodes: Sequence[BaseNode]) -> list[Passage]:
     """Return the passages of the nodes that have text."""
     texts = [(node, node.get_content(MetadataMode.NONE)) for node in nodes]
-    return [Passage(text, title_of(node.metadata), _document(node)) for node, text in texts if text.strip()]
-
-
-def _document(node: BaseNode) -> str:
-    return node.ref_doc_id or node.node_id
+    return [Passage(text, title_of(node.metadata), document_of(node)) for node, text in texts if text.strip()]
 
 
 def _whole_documents(nodes: Sequence[BaseNode]) -> set[str]:
     """Return the IDs of documents whose nodes are all present: nodes are linked, and no neighbour is missing."""
     parts: dict[str, list[BaseNode]] = {}
     for node in nodes:
-        parts.setdefault(_document(node), []).append(node)
+        parts.setdefault(document_of(node), []).append(node)
     whole = set()
     for document, own in parts.items():
         here = {node.node_id for node in own}

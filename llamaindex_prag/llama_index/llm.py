@@ -11,7 +11,6 @@ import inspect
 import logging
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -77,14 +76,6 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT: Any = object()
 """Distinguishes an omitted argument from None."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One call: the tokens of its prompt, and the adapters that the prompt refers to."""
-
-    ids: list[int]
-    adapters: ActiveAdapters | AdapterEnsemble | None
 
 
 class ParametricLLM(ReadsInParts):
@@ -215,17 +206,17 @@ class ParametricLLM(ReadsInParts):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt."""
-        return self._complete(self._request(self._call_of_text(prompt), kwargs))
+        return self._complete(self._request([("user", prompt)], kwargs))
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt, in a thread."""
-        return await in_own_thread(lambda: self._complete(self._request(self._call_of_text(prompt), kwargs)))
+        return await in_own_thread(lambda: self._complete(self._request([("user", prompt)], kwargs)))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Answer a prompt token by token."""
-        return _completions(self._steps(self._request(self._call_of_text(prompt), kwargs)))
+        return _completions(self._steps(self._request([("user", prompt)], kwargs)))
 
     @llm_completion_callback()
     async def astream_complete(
@@ -235,30 +226,30 @@ class ParametricLLM(ReadsInParts):
         **kwargs: Any,
     ) -> CompletionResponseAsyncGen:
         """Answer a prompt token by token, computing each token in a thread."""
-        request = await in_own_thread(lambda: self._request(self._call_of_text(prompt), kwargs))
+        request = await in_own_thread(lambda: self._request([("user", prompt)], kwargs))
         return cast("CompletionResponseAsyncGen", iterate_in_own_thread(lambda: _completions(self._steps(request))))
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        return _chatted(self._complete(self._request(self._call_of_messages(messages), kwargs)))
+        return _chatted(self._complete(self._request(_turns(messages), kwargs)))
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation, in a thread."""
-        request = await in_own_thread(lambda: self._request(self._call_of_messages(messages), kwargs))
+        request = await in_own_thread(lambda: self._request(_turns(messages), kwargs))
         return _chatted(await in_own_thread(self._complete, request))
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answer a conversation token by token."""
-        steps = self._steps(self._request(self._call_of_messages(messages), kwargs))
+        steps = self._steps(self._request(_turns(messages), kwargs))
         return (_chatted(response) for response in _completions(steps))
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Answer a conversation token by token, computing each token in a thread."""
-        request = await in_own_thread(lambda: self._request(self._call_of_messages(messages), kwargs))
+        request = await in_own_thread(lambda: self._request(_turns(messages), kwargs))
 
         def responses() -> Iterator[ChatResponse]:
             return (_chatted(response) for response in _completions(self._steps(request)))
@@ -271,34 +262,6 @@ class ParametricLLM(ReadsInParts):
         return super()._get_prompt(permitting(prompt, self), **prompt_args)
 
     # ------------------------------------------------------------------ helpers
-
-    def _call_of_text(self, prompt: str) -> _Call:
-        text, references = take_markers(prompt)
-        _warn_of_unsigned(text)
-        lm = self._model.lm
-        with _not_swallowed():
-            text = self._fitted([("user", text)])[0][1]
-            return _Call(chat_ids(lm.tokenizer, text, name=lm.name), self._selected(references))
-
-    def _call_of_messages(self, messages: Sequence[ChatMessage]) -> _Call:
-        found = [take_markers(message.content or "") for message in messages]
-        roles = [str(getattr(message.role, "value", message.role)) for message in messages]
-        for text, _ in found:
-            _warn_of_unsigned(text)
-        lm = self._model.lm
-        with _not_swallowed():
-            kept = self._fitted([(role, text) for role, (text, _) in zip(roles, found, strict=True)])
-        plain = [(roles[i], text) for i, text in kept]
-        references = [reference for i, _ in kept for reference in found[i][1]]
-        # A conversation of a single question is formatted as in `complete`, and as in the adapters' training.
-        alone = len(plain) == 1 and plain[0][0] == "user"
-        with _not_swallowed():
-            ids = (
-                chat_ids(lm.tokenizer, plain[0][1], name=lm.name)
-                if alone
-                else conversation_ids(lm.tokenizer, plain, name=lm.name)
-            )
-        return _Call(ids, self._selected(references))
 
     def _selected(self, references: Sequence[Reference]) -> ActiveAdapters | AdapterEnsemble | None:
         model = self._model
@@ -322,20 +285,34 @@ class ParametricLLM(ReadsInParts):
         with _not_swallowed():
             return model.select(keys, merge=self.merge, scores=scores, strength=strengths)
 
-    def _request(self, call: _Call, options: dict[str, Any]) -> Request:
+    def _request(self, turns: Sequence[tuple[str, str]], options: dict[str, Any]) -> Request:
+        """Return the request of one call: the tokens of its turns, and the adapters that they refer to."""
+        found = [take_markers(text) for _, text in turns]
+        for text, _ in found:
+            _warn_of_unsigned(text)
+        lm = self._model.lm
+        with _not_swallowed():
+            kept = self._fitted([(role, text) for (role, _), (text, _) in zip(turns, found, strict=True)])
+            plain = [(turns[i][0], text) for i, text in kept]
+            # A single question is formatted as in the adapters' training.
+            if [role for role, _ in plain] == ["user"]:
+                ids = chat_ids(lm.tokenizer, plain[0][1], name=lm.name)
+            else:
+                ids = conversation_ids(lm.tokenizer, plain, name=lm.name)
+        adapters = self._selected([reference for i, _ in kept for reference in found[i][1]])
         with _not_swallowed():
             refuse_choosing(options)
             refuse_unknown(options, CALL_OPTIONS, "a call of ParametricLLM")
             stop = options.get("stop") or ()
             return Request(
-                call.ids,
+                ids,
                 int(options.get("max_tokens") or options.get("max_new_tokens") or self.max_new_tokens),
                 stop=[stop] if isinstance(stop, str) else stop,
                 sampling=Sampling(
                     temperature=float(options.get("temperature", self.temperature)), seed=options.get("seed", self.seed)
                 ),
                 signals=Signals(top_logprobs=int(options.get("top_logprobs") or 0)),
-                adapters=call.adapters,
+                adapters=adapters,
             )
 
     def _complete(self, request: Request) -> CompletionResponse:
@@ -356,6 +333,11 @@ class ParametricLLM(ReadsInParts):
 
     def __repr__(self) -> str:
         return f"ParametricLLM({self._model!r}, merge={self.merge!r}, strength={self.strength:g})"
+
+
+def _turns(messages: Sequence[ChatMessage]) -> list[tuple[str, str]]:
+    """Return role and text of each message."""
+    return [(str(getattr(m.role, "value", m.role)), m.content or "") for m in messages]
 
 
 def _warn_of_unsigned(text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+from llama_index.core.instrumentation.span_handlers import NullSpanHandler
 
 from llamaindex_prag.llama_index.docstore import AdaptersFollow, warn_of_left_behind
 from llamaindex_prag.llama_index.index_contents import identity_of
@@ -23,7 +23,7 @@ _stores: weakref.WeakSet[Any] = weakref.WeakSet()
 _seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-class ReloadedIndexes(BaseSpanHandler[Any]):
+class ReloadedIndexes(NullSpanHandler):
     """Checks each retriever's document store once. It can only log, because LlamaIndex drops what handlers raise."""
 
     @classmethod
@@ -49,15 +49,6 @@ class ReloadedIndexes(BaseSpanHandler[Any]):
             _seen.add(index.docstore)
             for store in list(_stores):
                 _look(index, store)
-
-    def new_span(self, *_args: Any, **_kwargs: Any) -> None:
-        """Do nothing; this handler keeps no spans."""
-
-    def prepare_to_exit_span(self, *_args: Any, **_kwargs: Any) -> None:
-        """Do nothing; this handler keeps no spans."""
-
-    def prepare_to_drop_span(self, *_args: Any, **_kwargs: Any) -> None:
-        """Do nothing; this handler keeps no spans."""
 
 
 def watch(store: Any) -> None:

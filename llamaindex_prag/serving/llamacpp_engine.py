@@ -12,31 +12,21 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from llamaindex_prag.serving.served_engine import ServedEngine, ServedStream
 from rag_backbone.engine.requests import Request
 from rag_backbone.engine.signals import TokenStep
 from rag_backbone.engine.stop_strings import StopStrings
 from rag_backbone.errors import ServerError
-from rag_backbone.openai_errors import BrokenStreamError
 from rag_backbone.text.unicode import clean_text
-
-if TYPE_CHECKING:
-    from llamaindex_prag.serving.served_adapters import ScaledAdapters
 
 _REPLACEMENT = "\ufffd"
 
 
 class LlamaCppEngine(ServedEngine):
     """The engine of a model in a llama.cpp server."""
-
-    model: ScaledAdapters  # type: ignore[assignment]
-
-    def __init__(self, model: ScaledAdapters, *, attempts: int = 4, longest_wait: float = 60.0) -> None:
-        super().__init__(cast("Any", model), attempts=attempts, longest_wait=longest_wait)
 
     def stream(self, request: Request) -> LlamaCppStream:
         """Generate step by step; the stream can be closed at any time."""
@@ -52,19 +42,15 @@ class LlamaCppStream(ServedStream):
         super().__init__(engine, request)
         self._keep_what_was_held_back()
 
-    def _attempt(self) -> Iterator[TokenStep]:
-        model, written = self._engine.model, self._written
-        done = [step.token_id for step in written.steps]
-        with model.acting(self._request.adapters, self.prompt_ids, done) as lora:  # type: ignore[arg-type]
-            already = len(written.steps)
-            with contextlib.closing(model.server.stream(self._body_with(lora, done))) as events:
-                for event in events:
-                    for step in self._decided(self._steps_after(already, event)):
-                        written.steps.append(replace(step, index=len(written.steps)))
-                        yield written.steps[-1]
-                    if written.finish_reason is not None:
-                        return
-        raise BrokenStreamError("the answer broke off without an end")
+    @contextlib.contextmanager
+    def _events(self) -> Iterator[Iterable[Any]]:
+        model: Any = self._engine.model
+        done = [step.token_id for step in self._written.steps]
+        with (
+            model.acting(self._request.adapters, self.prompt_ids, done) as lora,
+            contextlib.closing(model.server.stream(self._body_with(lora, done))) as events,
+        ):
+            yield events
 
     def _keep_what_was_held_back(self) -> None:
         self._received, self._incomplete = 0, ""
@@ -93,7 +79,7 @@ class LlamaCppStream(ServedStream):
             body["logit_bias"] = [[token, bias] for token, bias in sampling.logit_bias.items()]
         return body
 
-    def _steps_after(self, already: int, event: Any) -> list[TokenStep]:
+    def _steps(self, event: Any) -> list[TokenStep]:
         """Build the token steps of one event, which has one token, or the last of those of a character."""
         if not isinstance(event, dict) or "content" not in event:
             raise ServerError(f"{self._engine.model.server.name} sent an event without text: {str(event)[:200]}")
@@ -114,7 +100,7 @@ class LlamaCppStream(ServedStream):
         told = (event.get("completion_probabilities") or [{}])[-1]
         return [
             TokenStep(
-                index=already + i,
+                index=i,
                 token_id=token,
                 text=text if i == len(ids) - 1 else "",
                 logprob=float(told.get("logprob", math.nan)) if i == len(ids) - 1 else math.nan,

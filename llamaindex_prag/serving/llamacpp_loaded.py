@@ -9,9 +9,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from llamaindex_prag.serving.llamacpp_client import LlamaCppClient
 from rag_backbone.errors import AdapterError, ConfigurationError
@@ -19,20 +18,6 @@ from rag_backbone.loading.llamacpp_server import LlamaCppServer
 
 _RELOADS = 3
 """Starts per request; if an adapter is missing still, others are loaded in its place faster than it can be used."""
-
-
-class Loaded(Protocol):
-    """The adapters of one server."""
-
-    def having(self, wanted: Mapping[str, str]) -> AbstractContextManager[dict[str, int]]:
-        """Return a context that yields the number of each loaded file name; they stay valid while it lasts.
-
-        Args:
-            wanted: File names that have to be loaded, each with a description of the adapter for messages.
-
-        Raises:
-            AdapterError: If one is not loaded, and cannot be.
-        """
 
 
 class LoadedElsewhere:
@@ -46,7 +31,14 @@ class LoadedElsewhere:
 
     @contextmanager
     def having(self, wanted: Mapping[str, str]) -> Iterator[dict[str, int]]:
-        """Yield the number of each loaded file name; see `Loaded`."""
+        """Yield the number of each loaded file name; the numbers stay valid while the context lasts.
+
+        Args:
+            wanted: File names that have to be loaded, each with a description of the adapter for messages.
+
+        Raises:
+            AdapterError: If one is not loaded, and cannot be.
+        """
         loaded = self._server.adapters()
         if lacking := [what for name, what in wanted.items() if name not in loaded]:
             raise AdapterError(
@@ -78,7 +70,7 @@ class LoadedHere:
 
     @contextmanager
     def having(self, wanted: Mapping[str, str]) -> Iterator[dict[str, int]]:
-        """Yield the number of each loaded file name; see `Loaded`."""
+        """Yield the number of each loaded file name; see `LoadedElsewhere`."""
         for _ in range(_RELOADS):
             with self._server.using() as files:
                 numbers = {path.name: i for i, path in enumerate(files)}

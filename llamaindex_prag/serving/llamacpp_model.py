@@ -11,16 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
 from llamaindex_prag.adapters.adapter import AdapterKey
-from llamaindex_prag.adapters.recipe import Recipe, get_recipe
+from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.adapters.source import MergeableStore
-from llamaindex_prag.augment.choice import settled
-from llamaindex_prag.serving.in_server import ModelInServer
+from llamaindex_prag.serving.in_server import ModelInServer, ServerSelection
 from llamaindex_prag.serving.llamacpp_client import LlamaCppClient
 from llamaindex_prag.serving.llamacpp_engine import LlamaCppEngine
 from llamaindex_prag.serving.llamacpp_files import (
@@ -30,8 +29,7 @@ from llamaindex_prag.serving.llamacpp_files import (
     invocation,
     note_quantisation,
 )
-from llamaindex_prag.serving.llamacpp_loaded import Loaded, LoadedElsewhere, LoadedHere
-from llamaindex_prag.serving.served_lm import ServedLM
+from llamaindex_prag.serving.llamacpp_loaded import LoadedElsewhere, LoadedHere
 from llamaindex_prag.store.gguf_file import GGUFModel
 from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.loading.cache_folder import cache_root
@@ -89,24 +87,20 @@ class LlamaCppModel(ModelInServer):
         api_key: str | None = None,
         timeout: float = 120.0,
     ) -> None:
-        if max_adapters < 1:
-            raise ConfigurationError(f"max_adapters is {max_adapters}; at least 1 is needed")
-        self.store, self.recipe = store, settled(get_recipe(recipe), lm, store.keys)
-        self.max_adapters = max_adapters
+        super().__init__(store, lm=lm, recipe=recipe, max_adapters=max_adapters)
         here = server if isinstance(server, LlamaCppServer) else None
         self.server = LlamaCppClient(here.base_url if here else str(server), api_key=api_key, timeout=timeout)
         facts = self.server.facts()
         self.name, self.context_window = facts.model, facts.context_window
         self.quantisation = facts.quantisation
         """The type of most of the served model's weights, such as `"Q4_K_M"`; empty if the server does not say."""
-        self.lm = ServedLM(self, lm)
         self._asked = {"backend": "llama.cpp", "folder": folder, "keep": keep, "timeout": timeout}
         self._folder = Path(folder) if folder is not None else cache_root() / "served" / f"gguf-{store.model[:16]}"
         self._base = here.file if here else Path(facts.file)
-        self._read: GGUFModel | None = None
-        self._starts: list[int] | None = None
         self._names: dict[str, AdapterKey] = {}
-        self._loaded: Loaded = LoadedHere(here, self._write, keep=keep) if here else LoadedElsewhere(self.server)
+        self._loaded: LoadedHere | LoadedElsewhere = LoadedElsewhere(self.server)
+        if here is not None:
+            self._loaded = LoadedHere(here, self._write, keep=keep)
         if lm is not None and not isinstance(lm, str | Path | Mapping) and self._base.is_file():
             check_same_model(self._gguf, lm)
         note_quantisation(self.quantisation, self.server.name)
@@ -150,14 +144,8 @@ class LlamaCppModel(ModelInServer):
         super().check_strategy(merge, ensemble)
 
     def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
-        acts_from = self.recipe.acts_from
-        selection = ActiveAdapters.of(keys, version=self.store.generation, acts_from=acts_from, **options)
-        if len(selection) > self.max_adapters:
-            raise AdapterError(
-                f"{len(selection)} adapters were selected; a call may use {self.max_adapters}. Retrieve fewer "
-                "documents, or allow more (max_adapters)."
-            )
-        if acts_from == "answer" and len(selection) > 1:
+        selection = super()._selected(keys, **options)
+        if self.recipe.acts_from == "answer" and len(selection) > 1:
             raise AdapterError(
                 f"{len(selection)} adapters were selected, but llama.cpp applies one activated adapter per request, "
                 f"and those of the recipe {self.recipe.name!r} are activated at the answer (acts_from='answer'); let "
@@ -190,14 +178,17 @@ class LlamaCppModel(ModelInServer):
         with self._loaded.having(wanted) as numbers:
             yield [{"id": numbers[name], "scale": weight} for name, weight in weights.items()] or NO_ADAPTERS["lora"]
 
-    def lost(self, selection: ActiveAdapters) -> None:
-        """Do nothing: the server is asked for its adapters before every request."""
+    @contextmanager
+    def request_options(self, selection: ActiveAdapters) -> Iterator[dict[str, Any]]:
+        """Yield the options of a request: the adapters and their scales, which stay loaded while the context lasts."""
+        with self.acting(selection) as lora:
+            yield {"extra_body": {"lora": lora}}
 
     def new_engine(self) -> LlamaCppEngine:
         """Return an engine that generates in this server."""
         return LlamaCppEngine(self)
 
-    def runnable(self, selection: ActiveAdapters) -> LlamaCppSelection:
+    def runnable(self, selection: ActiveAdapters) -> ServerSelection:
         """Return the object that makes a generator use these adapters.
 
         Raises:
@@ -205,25 +196,21 @@ class LlamaCppModel(ModelInServer):
                 continuation on only.
         """
         self.recipe.check_plain("a graph that uses a llama.cpp server")
-        return LlamaCppSelection(self, selection)
+        return super().runnable(selection)
 
-    @property
+    @cached_property
     def _gguf(self) -> GGUFModel:
-        if self._read is None:
-            self._read = GGUFModel.read(self._base)
-        return self._read
+        return GGUFModel.read(self._base)
 
     def _write(self, name: str) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
         acts_from = self.recipe.acts_from
         return exported(self.store, self._names[name], self._folder, self._gguf, acts_from, self._invocation)
 
-    @property
+    @cached_property
     def _invocation(self) -> list[int]:
-        if self._starts is None:
-            needed = self.recipe.acts_from == "answer"
-            self._starts = invocation(self.recipe, self.lm.tokenizer if needed else None)
-        return self._starts
+        needed = self.recipe.acts_from == "answer"
+        return invocation(self.recipe, self.lm.tokenizer if needed else None)
 
     def _check_start(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
         starts = self._invocation
@@ -236,23 +223,3 @@ class LlamaCppModel(ModelInServer):
 
     def __repr__(self) -> str:
         return f"LlamaCppModel({self.base_url!r}, {self.name!r}, recipe {self.recipe.name!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaCppSelection:
-    """Active adapters of a call, with the model whose server has them."""
-
-    model: LlamaCppModel
-    selection: ActiveAdapters
-
-    @contextmanager
-    def request_options(self) -> Iterator[dict[str, Any]]:
-        """Yield the options of a request: the adapters and their scales, which stay loaded while the context lasts."""
-        with self.model.acting(self.selection) as lora:
-            yield {"extra_body": {"lora": lora}}
-
-    def lost(self) -> None:
-        """Do nothing; see `LlamaCppModel.lost`."""
-
-    def __repr__(self) -> str:
-        return f"LlamaCppSelection({self.selection!r})"

@@ -22,15 +22,14 @@ class ModelServer:
         base_url: Address of the server, including `/v1`.
         api_key: None to use the environment variable `OPENAI_API_KEY`, if set.
         timeout: Timeout of a request in seconds; for streams, between two chunks.
-        retries: Number of retries of a request that the server did not accept.
 
     Raises:
         ConfigurationError: If the address is malformed, or holds a user or a password.
     """
 
-    def __init__(self, base_url: str, *, api_key: str | None = None, timeout: float = 120.0, retries: int = 2) -> None:
+    def __init__(self, base_url: str, *, api_key: str | None = None, timeout: float = 120.0) -> None:
         self.base_url = _checked(base_url).rstrip("/")
-        self._options: dict[str, Any] = {"api_key": api_key, "timeout": timeout, "max_retries": retries}
+        self._options: dict[str, Any] = {"api_key": api_key, "timeout": timeout}
 
     @cached_property
     def client(self) -> OpenAI:

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from llamaindex_prag.serving.pending_text import held_back
 from rag_backbone.engine.requests import FinishReason, Generation, Request, TokenCounts
 from rag_backbone.engine.signals import TokenStep
-from rag_backbone.engine.stop_strings import StopStrings
+from rag_backbone.engine.stop_strings import Detokenizer, StopStrings
 from rag_backbone.errors import ConfigurationError, ServerError
 from rag_backbone.openai_errors import BrokenStreamError, failure_of, garbled, pause_before
 from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:
-    from llamaindex_prag.serving.served_adapters import ServedAdapters
+    from transformers import PreTrainedTokenizerBase
+
+    from llamaindex_prag.serving.in_server import ModelInServer
 
 _RELOADS = 2
 """Reloads of an adapter per answer; if it is lost more often, it is being unloaded faster than it can be used."""
@@ -33,14 +34,15 @@ class ServedEngine:
 
     Args:
         model: The served model, which names the base model and the adapters.
-        attempts: Maximum number of attempts per answer; each resumes where the previous one broke off.
-        longest_wait: Longest pause in seconds that a server may ask for before the request fails.
     """
 
-    def __init__(self, model: ServedAdapters, *, attempts: int = 4, longest_wait: float = 60.0) -> None:
-        if attempts < 1 or not longest_wait > 0:
-            raise ConfigurationError(f"attempts is {attempts}, longest_wait is {longest_wait}; both must be above 0")
-        self.model, self.attempts, self.longest_wait = model, attempts, longest_wait
+    attempts = 4
+    """Maximum number of attempts per answer; each resumes where the previous one broke off."""
+    longest_wait = 60.0
+    """Longest pause in seconds that a server may ask for before the request fails."""
+
+    def __init__(self, model: ModelInServer) -> None:
+        self.model = model
 
     def generate(self, request: Request) -> Generation:
         """Generate a whole answer.
@@ -136,18 +138,26 @@ class ServedStream(Iterator[TokenStep]):
                 return
 
     def _attempt(self) -> Iterator[TokenStep]:
-        model = self._engine.model
-        with model.name_of(self._request.adapters) as name:  # type: ignore[arg-type]
-            stream = model.server.client.completions.create(**self._body(name))
-            with contextlib.closing(stream):
-                for event in stream:
-                    for step in self._decided(self._steps(event)):
-                        self._written.steps.append(replace(step, index=len(self._written.steps)))
-                        yield self._written.steps[-1]
-                    if self._written.stops is not None and self._written.stops.found is not None:
-                        return
-        if self._written.finish_reason is None:
+        written = self._written
+        with self._events() as events:
+            for event in events:
+                for step in self._decided(self._steps(event)):
+                    written.steps.append(replace(step, index=len(written.steps)))
+                    yield written.steps[-1]
+                if written.stops is not None and written.finish_reason is not None:
+                    return
+        if written.finish_reason is None:
             raise BrokenStreamError("the answer broke off without an end")
+
+    @contextlib.contextmanager
+    def _events(self) -> Iterator[Iterable[Any]]:
+        """Request the rest of the answer, and yield what the server sends."""
+        model: Any = self._engine.model
+        with (
+            model.name_of(self._request.adapters) as name,
+            contextlib.closing(model.server.client.completions.create(**self._body(name))) as events,
+        ):
+            yield events
 
     def _keep_what_was_held_back(self) -> None:
         """Recover the text of all tokens received, so that the next attempt can resume after them."""
@@ -219,10 +229,10 @@ class ServedStream(Iterator[TokenStep]):
             carries = len(ids) == 1 and (choice.text or self._written.held_back)
             if ended == "eos" and ids and not carries:
                 ids = ids[:-1]  # the end of sequence is not part of the answer, unless it alone carries held-back text
-        first, text = len(self._written.steps), clean_text(choice.text, "the model's reply")
+        text = clean_text(choice.text, "the model's reply")
         return [
             TokenStep(
-                index=first + i,
+                index=i,
                 token_id=int(token),
                 text=text if i == len(ids) - 1 else "",
                 logprob=float(told.token_logprobs[i]),
@@ -244,3 +254,17 @@ class ServedStream(Iterator[TokenStep]):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def held_back(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], steps: Sequence[TokenStep]) -> str | None:
+    """Return the tokens' text that was not sent with them; None if the text sent is not what the tokens decode to.
+
+    With stop strings, a server sends characters only once no stop string can begin in them: vLLM holds back as many as
+    the longest stop string has, minus one, until further tokens or the end arrive. When the stream breaks, the client
+    has the tokens but not these characters, and a request that resumes has the tokens in its prompt, so the server
+    never sends their text.
+    """
+    detokenizer = Detokenizer(tokenizer, prompt_ids)
+    whole = "".join(detokenizer.push(step.token_id) for step in steps)
+    sent = "".join(step.text for step in steps)
+    return whole.removeprefix(sent) if whole.startswith(sent) else None

@@ -10,25 +10,21 @@ uses the base model. Training and measuring adapters needs the weights, which ar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llamaindex_prag.adapters.active_adapters import ActiveAdapters, Merge
-from llamaindex_prag.adapters.adapter import AdapterKey
-from llamaindex_prag.adapters.recipe import Recipe, get_recipe
+from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.adapters.source import MergeableStore
-from llamaindex_prag.augment.choice import settled
 from llamaindex_prag.serving.document_names import DocumentSet, checked_secret
 from llamaindex_prag.serving.exports import ExportFolders
 from llamaindex_prag.serving.in_server import ModelInServer
 from llamaindex_prag.serving.loaded import LoadedAdapters
 from llamaindex_prag.serving.lora_server import LoraServer
 from llamaindex_prag.serving.merging import address, merged
-from llamaindex_prag.serving.served_lm import ServedLM
-from rag_backbone.errors import AdapterError, ConfigurationError
+from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.cache_folder import cache_root
 
 if TYPE_CHECKING:
@@ -74,6 +70,7 @@ class ServedModel(ModelInServer):
     """
 
     server: LoraServer
+    _allowing_more = "max_adapters, and the server's --max-lora-rank"
 
     def __init__(
         self,
@@ -94,16 +91,13 @@ class ServedModel(ModelInServer):
     ) -> None:
         if loading not in get_args(Loading):
             raise ConfigurationError(f"loading is {loading!r}; known: {', '.join(get_args(Loading))}")
-        if max_adapters < 1:
-            raise ConfigurationError(f"max_adapters is {max_adapters}; at least 1 is needed")
         if secret is not None and loading == "push":
             raise ConfigurationError("secret signs the names of documents, so it belongs to loading='resolve'")
-        self.store, self.recipe = store, settled(get_recipe(recipe), lm, store.keys)
+        super().__init__(store, lm=lm, recipe=recipe, max_adapters=max_adapters)
         self.recipe.check_plain("a vLLM server")
-        self.max_adapters, self.loading = max_adapters, loading
+        self.loading = loading
         self.server = LoraServer(base_url, api_key=api_key, timeout=timeout)
         self.name, self.context_window = _served(self.server, model)
-        self.lm = ServedLM(self, lm)
         self._secret = checked_secret(secret)
         self._asked = {"folder": folder, "server_folder": server_folder, "keep": keep, "timeout": timeout}
         self._loaded: LoadedAdapters | None = None
@@ -143,15 +137,6 @@ class ServedModel(ModelInServer):
             )
         super().check_strategy(merge, ensemble)
 
-    def _selected(self, keys: Sequence[AdapterKey], **options: Any) -> ActiveAdapters:
-        selection = ActiveAdapters.of(keys, version=self.store.generation, **options)
-        if len(selection) > self.max_adapters:
-            raise AdapterError(
-                f"{len(selection)} adapters were selected; a call may use {self.max_adapters}. Retrieve fewer "
-                "documents, or allow more (max_adapters, and the server's --max-lora-rank)."
-            )
-        return selection
-
     @contextmanager
     def name_of(self, selection: ActiveAdapters | None) -> Iterator[str]:
         """Yield the model name for a request with these adapters; it stays valid while the context lasts."""
@@ -174,36 +159,17 @@ class ServedModel(ModelInServer):
 
         return ServedEngine(self)
 
-    def runnable(self, selection: ActiveAdapters) -> ServedSelection:
-        """Return the object that makes a generator use these adapters."""
-        return ServedSelection(self, selection)
+    @contextmanager
+    def request_options(self, selection: ActiveAdapters) -> Iterator[dict[str, Any]]:
+        """Yield the options of a request: the model name, which stays valid while the context lasts."""
+        with self.name_of(selection) as name:
+            yield {"model": name}
 
     def _pushed(self, selection: ActiveAdapters) -> str:
         return f"prag-{address(self.store, selection)}"
 
     def __repr__(self) -> str:
         return f"ServedModel({self.base_url!r}, {self.name!r}, recipe {self.recipe.name!r}, {self.loading})"
-
-
-@dataclass(frozen=True, slots=True)
-class ServedSelection:
-    """Active adapters of a call, with the model whose server knows their name."""
-
-    model: ServedModel
-    selection: ActiveAdapters
-
-    @contextmanager
-    def request_options(self) -> Iterator[dict[str, Any]]:
-        """Yield the options of a request: the model name, which stays valid while the context lasts."""
-        with self.model.name_of(self.selection) as name:
-            yield {"model": name}
-
-    def lost(self) -> None:
-        """Record that the server no longer knows the name."""
-        self.model.lost(self.selection)
-
-    def __repr__(self) -> str:
-        return f"ServedSelection({self.selection!r})"
 
 
 def _served(server: LoraServer, model: str | None) -> tuple[str, int]:

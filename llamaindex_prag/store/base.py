@@ -10,7 +10,7 @@ The rest of the package depends on `AdapterStore` only; `LMDBStore` and `ObjectS
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -167,6 +167,15 @@ class StoredAdapter:
     created: str | None
     """Creation time in UTC, ISO 8601; None if the record does not say."""
 
+    @classmethod
+    def of(
+        cls, text: str, recipe: str, size: int, record: Mapping[str, Any], documents: Iterable[str]
+    ) -> StoredAdapter:
+        """Describe an adapter by text, recipe key, size, record and documents."""
+        made = record.get("recipe")
+        name = str(made["name"]) if isinstance(made, dict) and "name" in made else recipe[:12]
+        return cls(text=text, documents=tuple(documents), recipe=name, bytes=size, created=record.get("created"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredDocument:
@@ -204,6 +213,18 @@ class GcReport:
     compacted: bool
     reason: str
     """Why the file was not compacted; empty if it was."""
+
+    @classmethod
+    def of_dry_run(cls, texts: Sequence[str], adapters: int, size: int) -> GcReport:
+        """Return the report of a collection that would remove this and changed nothing."""
+        return cls(
+            removed_texts=texts,
+            removed_adapters=adapters,
+            bytes_before=size,
+            bytes_after=size,
+            compacted=False,
+            reason="nothing was changed: this only reports what would be removed",
+        )
 
 
 def check_storable(key: AdapterKey, adapter: Adapter) -> None:

@@ -1,22 +1,19 @@
 """Contents of a store's tables, and the changes that touch several of them.
 
-All functions work inside the caller's transaction, which `LMDBStore` begins and commits.
+All functions work on the rows of the caller's transaction, which `LMDBStore` begins and commits.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
-
-import lmdb
+from collections.abc import Collection, Iterable
+from typing import Any
 
 from llamaindex_prag.adapters.layout import Layout
 from llamaindex_prag.errors import AdapterDamagedError, AdapterRefusedError, StoreError
 from llamaindex_prag.store import ownership
+from llamaindex_prag.store.environment import Rows
 from rag_backbone.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from lmdb import _Database as Table
 
 TABLES = ("meta", "values", "records", "layouts", "recipes", "side", *ownership.TABLES)
 FORMAT = "dynprag adapter store"
@@ -88,51 +85,50 @@ def check_format(description: bytes | None) -> None:
         raise StoreError(f"the store has format version {version}; this release reads up to {VERSION}: upgrade dynprag")
 
 
-def describe(transaction: lmdb.Transaction[bytes], tables: dict[str, Table], model: str) -> None:
+def describe(rows: Rows, model: str) -> None:
     """Write the store's description, unless another process was faster."""
     row = json.dumps({"format": FORMAT, "version": VERSION, "model": model}).encode()
-    transaction.put(b"format", row, overwrite=False, db=tables["meta"])
+    rows.put("meta", b"format", row, overwrite=False)
 
 
-def generation(transaction: lmdb.Transaction[Any], tables: dict[str, Table]) -> int:
+def generation(rows: Rows) -> int:
     """Return how often an adapter was removed or replaced."""
-    return int.from_bytes(transaction.get(b"generation", b"", db=tables["meta"]), "little")
+    return int.from_bytes(rows.get("meta", b"generation") or b"", "little")
 
 
-def count_change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> None:
+def count_change(rows: Rows) -> None:
     """Increment the generation."""
-    count = generation(transaction, tables) + 1
-    transaction.put(b"generation", count.to_bytes(8, "little"), db=tables["meta"])
+    count = generation(rows) + 1
+    rows.put("meta", b"generation", count.to_bytes(8, "little"))
 
 
-def settle_layout(
-    transaction: lmdb.Transaction[bytes], tables: dict[str, Table], recipe: bytes, layout: Layout
-) -> None:
+def settle_layout(rows: Rows, recipe: bytes, layout: Layout) -> None:
     """Store a recipe's layout the first time, and compare with it afterwards.
 
     Raises:
         AdapterRefusedError: If the recipe's other adapters have another layout.
     """
     digest = layout.digest.encode()
-    first = transaction.get(recipe, db=tables["recipes"])
-    if first is None:
-        transaction.put(recipe, digest, db=tables["recipes"])
-        transaction.put(digest, as_json(layout.to_dict()), db=tables["layouts"])
+    known = rows.get("recipes", recipe)
+    first = b"" if known is None else bytes(known)
+    if not first:
+        rows.put("recipes", recipe, digest)
+        rows.put("layouts", digest, as_json(layout.to_dict()))
     elif first != digest:
         raise AdapterRefusedError(
             f"the adapter has {layout!r} with digest {digest.decode()[:12]}; adapters of recipe {recipe.hex()[:12]} "
-            f"have {read_layout(transaction, tables, first.decode())!r} with digest {first.decode()[:12]}. "
+            f"have {read_layout(rows, first.decode())!r} with digest {first.decode()[:12]}. "
             "Another set of layers or another rank needs another recipe."
         )
 
 
-def read_layout(transaction: lmdb.Transaction[Any], tables: dict[str, Table], digest: str) -> Layout:
+def read_layout(rows: Rows, digest: str) -> Layout:
     """Return the layout with this digest.
 
     Raises:
         AdapterDamagedError: If it is missing, unreadable, or has another digest.
     """
-    row = transaction.get(digest.encode(), db=tables["layouts"])
+    row = rows.get("layouts", digest.encode())
     if row is None:
         raise AdapterDamagedError(f"its layout {digest[:12]} is not in the store")
     try:
@@ -144,51 +140,85 @@ def read_layout(transaction: lmdb.Transaction[Any], tables: dict[str, Table], di
     return layout
 
 
-def remove_adapter(transaction: lmdb.Transaction[bytes], tables: dict[str, Table], name: bytes) -> int:
+def remove_adapter(rows: Rows, name: bytes) -> int:
     """Remove one adapter, and everything else of its text if it was the last one; return 1 if it existed, else 0."""
-    if not transaction.delete(name, db=tables["values"]):
+    if not rows.delete("values", name):
         return 0
-    transaction.delete(name, db=tables["records"])
-    count_change(transaction, tables)
+    rows.delete("records", name)
+    count_change(rows)
     text = name[:_HASH]
-    if next(ownership.starting_with(transaction, tables["values"], text), None) is None:
-        _remove_beside(transaction, tables, text)
+    if not rows.keys("values", text):
+        _remove_beside(rows, text)
     return 1
 
 
-def remove_text(transaction: lmdb.Transaction[bytes], tables: dict[str, Table], text: bytes) -> int:
+def remove_text(rows: Rows, text: bytes) -> int:
     """Remove a text with all its adapters; return how many adapters were removed."""
-    removed = sum(
-        remove_adapter(transaction, tables, name)
-        for name in list(ownership.starting_with(transaction, tables["values"], text))
-    )
-    _remove_beside(transaction, tables, text)
+    removed = sum(remove_adapter(rows, name) for name in rows.keys("values", text))
+    _remove_beside(rows, text)
     return removed
 
 
-def drop_unused_layouts(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> None:
+def drop_unused_layouts(rows: Rows) -> None:
     """Remove recipes without an adapter, and layouts without a recipe."""
-    names = transaction.cursor(tables["values"]).iternext(keys=True, values=False)
-    used = {bytes(name[_HASH:]) for name in names}
-    recipes = [(bytes(k), bytes(v)) for k, v in transaction.cursor(tables["recipes"])]
+    used = {name[_HASH:] for name in rows.keys("values")}
+    recipes = [(recipe, bytes(digest)) for recipe, digest in rows.items("recipes")]
     for recipe, _ in recipes:
         if recipe not in used:
-            transaction.delete(recipe, db=tables["recipes"])
+            rows.delete("recipes", recipe)
     kept = {digest for recipe, digest in recipes if recipe in used}
-    for digest in [bytes(k) for k, _ in transaction.cursor(tables["layouts"])]:
+    for digest in rows.keys("layouts"):
         if digest not in kept:
-            transaction.delete(digest, db=tables["layouts"])
+            rows.delete("layouts", digest)
 
 
-def _remove_beside(transaction: lmdb.Transaction[bytes], tables: dict[str, Table], text: bytes) -> None:
+class RowsChange:
+    """The changes of documents, texts and adapters, as `DocumentsOfStore` and `BaseStore` ask for them."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def own(self, document_id: str, texts: Iterable[str], *, purge: bool) -> list[str]:
+        """Replace a document's texts; return those that no document uses any more, which `purge` removes."""
+        return self._freed(ownership.own(self._rows, document_id, map(bytes.fromhex, texts)), purge=purge)
+
+    def own_also(self, document_id: str, texts: Iterable[str]) -> None:
+        """Add to a document's texts."""
+        ownership.own_also(self._rows, document_id, map(bytes.fromhex, texts))
+
+    def remove_document(self, document_id: str) -> list[str]:
+        """Remove a document from all indexes, and the texts that no document uses any more; return these."""
+        return self._freed(ownership.forget_document(self._rows, document_id), purge=True)
+
+    def hold(self, index: str, document_ids: Iterable[str]) -> None:
+        """Record that an index holds documents."""
+        for document_id in document_ids:
+            ownership.hold(self._rows, document_id, index)
+
+    def let_go(self, indexes: Collection[str], document_id: str, keep: Iterable[str], *, purge: bool) -> list[str]:
+        """Remove the texts that indexes no longer have; return those that no document uses any more."""
+        kept = [bytes.fromhex(text) for text in keep]
+        return self._freed(ownership.let_go(self._rows, document_id, indexes, kept), purge=purge)
+
+    def remove_adapter(self, text: str, recipe: str) -> int:
+        """Remove one adapter; return how many there were."""
+        return remove_adapter(self._rows, bytes.fromhex(text + recipe))
+
+    def remove_text(self, text: str) -> int:
+        """Remove a text; return how many adapters it had."""
+        return remove_text(self._rows, bytes.fromhex(text))
+
+    def _freed(self, texts: list[bytes], *, purge: bool) -> list[str]:
+        for text in texts if purge else ():
+            remove_text(self._rows, text)
+        return [text.hex() for text in texts]
+
+
+def _remove_beside(rows: Rows, text: bytes) -> None:
     prefix = text.hex().encode()
-    beside = [
-        name
-        for name in ownership.starting_with(transaction, tables["side"], prefix)
-        if name[len(prefix) : len(prefix) + 1] in {b"\0", b"/"}
-    ]
+    beside = [name for name in rows.keys("side", prefix) if name[len(prefix) : len(prefix) + 1] in {b"\0", b"/"}]
     for name in beside:
-        transaction.delete(name, db=tables["side"])
+        rows.delete("side", name)
     if beside:  # adapters may be translated from these entries
-        count_change(transaction, tables)
-    ownership.forget_text(transaction, tables, text)
+        count_change(rows)
+    ownership.forget_text(rows, text)

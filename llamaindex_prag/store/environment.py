@@ -19,14 +19,14 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lmdb
 
 from llamaindex_prag.errors import StoreError, StoreFullError
 from llamaindex_prag.store.datafile import COMPACTING, DATA_FILE, LOCK_FILE, check_complete, check_header
 from llamaindex_prag.store.folders import lock_folder, sync
-from llamaindex_prag.store.read_write_lock import ReadWriteLock
+from rag_backbone.read_write_lock import ReadWriteLock
 
 if TYPE_CHECKING:
     from lmdb import _Database as Table
@@ -38,6 +38,48 @@ T = TypeVar("T")
 _MAX_READERS = 1024
 # LMDB also reports EIO for a short write, which is the usual symptom of a full disk.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+class Rows:
+    """The rows of all tables within one transaction.
+
+    Args:
+        transaction: The transaction.
+        tables: The tables by name.
+    """
+
+    def __init__(self, transaction: lmdb.Transaction[Any], tables: dict[str, Table]) -> None:
+        self._transaction, self._tables = transaction, tables
+
+    def get(self, table: str, key: bytes) -> bytes | memoryview | None:
+        """Return the value of a key, or None. A read transaction returns a view, which ends with it."""
+        return self._transaction.get(key, db=self._tables[table])
+
+    def put(self, table: str, key: bytes, value: bytes, *, overwrite: bool = True) -> None:
+        """Set the value of a key, or with `overwrite=False`, only of a new one."""
+        self._transaction.put(key, value, overwrite=overwrite, db=self._tables[table])
+
+    def delete(self, table: str, key: bytes) -> bool:
+        """Delete a key; return whether it existed."""
+        return self._transaction.delete(key, db=self._tables[table])
+
+    def items(self, table: str) -> Iterator[tuple[bytes, bytes | memoryview]]:
+        """Yield all keys and values, sorted by key."""
+        for key, value in self._transaction.cursor(self._tables[table]):
+            yield bytes(key), value
+
+    def keys(self, table: str, prefix: bytes = b"") -> list[bytes]:
+        """Return the keys that begin with `prefix`, sorted."""
+        cursor, found = self._transaction.cursor(self._tables[table]), []
+        more = cursor.set_range(prefix)
+        while more and (key := bytes(cursor.key())).startswith(prefix):
+            found.append(key)
+            more = cursor.next()
+        return found
+
+    def stat(self, table: str) -> Any:
+        """Return LMDB's figures of a table."""
+        return self._transaction.stat(self._tables[table])
 
 
 class SharedEnvironment:
@@ -72,8 +114,8 @@ class SharedEnvironment:
         self._identity: tuple[int, int] | None = None
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[tuple[lmdb.Transaction[memoryview], dict[str, Table]]]:
-        """Enter a read transaction; yields it with the tables. The views that it returns end with it."""
+    def read(self) -> Iterator[Rows]:
+        """Enter a read transaction; yields its rows, whose views end with it."""
         while True:
             with self._use() as (env, tables):
                 try:
@@ -86,7 +128,7 @@ class SharedEnvironment:
                     continue
                 else:
                     try:
-                        yield transaction, tables
+                        yield Rows(transaction, tables)
                     except lmdb.Error as error:
                         raise self._explained(error) from error
                     finally:
@@ -94,11 +136,11 @@ class SharedEnvironment:
                     return
             self._remap(lambda _: 0)
 
-    def write(self, change: Callable[[lmdb.Transaction[bytes], dict[str, Table]], T]) -> T:
+    def write(self, change: Callable[[Rows], T]) -> T:
         """Apply a change durably and atomically.
 
         Args:
-            change: Called with a transaction and the tables, again if the map had to be enlarged.
+            change: Called with the rows of a transaction, again if the map had to be enlarged.
 
         Raises:
             StoreFullError: If the disk is full.
@@ -107,7 +149,7 @@ class SharedEnvironment:
         while True:
             try:
                 with self._use() as (env, tables), env.begin(write=True) as transaction:
-                    return change(transaction, tables)
+                    return change(Rows(transaction, tables))
             except lmdb.MapFullError:
                 self._remap(lambda size: 2 * size)
             except lmdb.MapResizedError:

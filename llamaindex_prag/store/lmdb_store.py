@@ -13,35 +13,38 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
 from llamaindex_prag.adapters.layout import Layout
-from llamaindex_prag.errors import AdapterDamagedError, AdapterMissingError, AdapterRefusedError, StoreError
+from llamaindex_prag.errors import AdapterDamagedError, StoreError
 from llamaindex_prag.store import entries, maintenance, ownership
-from llamaindex_prag.store.base import GcReport, StoredAdapter, StoreStats, VerifyReport, check_storable, damaged
+from llamaindex_prag.store.base import (
+    GcReport,
+    StoredAdapter,
+    StoredDocument,
+    StoreStats,
+    VerifyReport,
+    check_storable,
+    damaged,
+)
+from llamaindex_prag.store.base_store import BaseStore, T
 from llamaindex_prag.store.datafile import is_new
-from llamaindex_prag.store.documents import DocumentsOfStore
 from llamaindex_prag.store.encoding import Encoding, Header, checked_encoding, decode_into, encode, read_header
-from llamaindex_prag.store.environment import SharedEnvironment
+from llamaindex_prag.store.environment import Rows, SharedEnvironment
 from llamaindex_prag.store.folders import sync
 from llamaindex_prag.store.registry import acquire, release
 from rag_backbone.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    import lmdb
-    from lmdb import _Database as Table
-
-
 _HASH = 32
 
 
-class LMDBStore(DocumentsOfStore):
+class LMDBStore(BaseStore):
     """The included `AdapterStore`.
 
     Args:
@@ -74,14 +77,13 @@ class LMDBStore(DocumentsOfStore):
     ) -> None:
         self.path = Path(path)
         self.readonly = readonly
-        self.encoding: Encoding = checked_encoding(encoding)
+        self.encoding = checked_encoding(encoding)
         if map_size < 1 << 20:
             raise ConfigurationError(f"map_size is {map_size}; at least 1048576 (1 MiB) is needed")
         new = is_new(self.path, readonly=readonly)
         if new and not model:
             raise StoreError(f"there is no store at {self.path}; give the model's fingerprint to create one")
         self._layouts: dict[str, Layout] = {}
-        self._closed = False
         self._env = acquire(self.path, entries.TABLES, entries.check_format, map_size, readonly=readonly)
         try:
             self.model = self._opened_for(model)
@@ -95,8 +97,8 @@ class LMDBStore(DocumentsOfStore):
     @property
     def generation(self) -> int:
         """A counter that rises whenever any process removes or replaces an adapter; takes microseconds to read."""
-        with self._live().read() as (transaction, tables):
-            return entries.generation(transaction, tables)
+        with self._live().read() as rows:
+            return entries.generation(rows)
 
     def put(self, key: AdapterKey, adapter: Adapter, record: dict[str, Any], owners: Iterable[str] = ()) -> None:
         """Store an adapter durably: once this returns, it survives the death of the process.
@@ -118,16 +120,16 @@ class LMDBStore(DocumentsOfStore):
         value, row = encode(adapter, self.encoding), entries.as_json(record)
         layout = adapter.layout
 
-        def change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> None:
-            entries.settle_layout(transaction, tables, name[_HASH:], layout)
-            if (old := transaction.get(name, db=tables["values"])) != value:
-                transaction.put(name, value, db=tables["values"])
+        def change(rows: Rows) -> None:
+            entries.settle_layout(rows, name[_HASH:], layout)
+            if (old := rows.get("values", name)) != value:
+                rows.put("values", name, value)
                 if old is not None:
-                    entries.count_change(transaction, tables)
-            transaction.put(name, row, db=tables["records"])
-            transaction.delete(name[:_HASH], db=tables["unowned"])
+                    entries.count_change(rows)
+            rows.put("records", name, row)
+            rows.delete("unowned", name[:_HASH])
             for document_id in owners:
-                ownership.add_owner(transaction, tables, document_id, name[:_HASH])
+                ownership.own_also(rows, document_id, [name[:_HASH]])
 
         self._writable().write(change)
 
@@ -138,13 +140,13 @@ class LMDBStore(DocumentsOfStore):
             AdapterDamagedError: If the stored bytes differ from what was written.
         """
         name = self._name(key)
-        with self._live().read() as (transaction, tables):
-            value = transaction.get(name, db=tables["values"])
+        with self._live().read() as rows:
+            value = rows.get("values", name)
             if value is None:
                 return None
             try:
                 header = read_header(value)
-                layout = self._layout_of(transaction, tables, header)
+                layout = self._layout_of(rows, header)
                 out = np.empty(layout.size, np.float32)
                 decode_into(value, out)
             except AdapterDamagedError as error:
@@ -163,12 +165,10 @@ class LMDBStore(DocumentsOfStore):
             AdapterDamagedError: If the stored bytes differ from what was written.
         """
         name = self._name(key)
-        with self._live().read() as (transaction, tables):
-            value = transaction.get(name, db=tables["values"])
+        with self._live().read() as rows:
+            value = rows.get("values", name)
             if value is None:
-                raise AdapterMissingError(
-                    f"{self.path} has no adapter of text {key.text[:12]} and recipe {key.recipe[:12]}; train it first"
-                )
+                raise self._missing(key)
             try:
                 return decode_into(value, out).scale
             except AdapterDamagedError as error:
@@ -177,38 +177,38 @@ class LMDBStore(DocumentsOfStore):
     def digest(self, key: AdapterKey) -> str | None:
         """Return the SHA-256 of an adapter as stored, which depends on values, scale and encoding, or None."""
         name = self._name(key)
-        with self._live().read() as (transaction, tables):
-            value = transaction.get(name, db=tables["values"])
+        with self._live().read() as rows:
+            value = rows.get("values", name)
             return None if value is None else hashlib.sha256(value).hexdigest()
 
     def layout(self, key: AdapterKey) -> Layout | None:
         """Return the layout of a stored adapter without reading its values, or None."""
         name = self._name(key)
-        with self._live().read() as (transaction, tables):
-            value = transaction.get(name, db=tables["values"])
-            return None if value is None else self._layout_of(transaction, tables, read_header(value))
+        with self._live().read() as rows:
+            value = rows.get("values", name)
+            return None if value is None else self._layout_of(rows, read_header(value))
 
     def record(self, key: AdapterKey) -> dict[str, Any] | None:
         """Return how an adapter was trained, or None."""
         name = self._name(key)
-        with self._live().read() as (transaction, tables):
-            row = transaction.get(name, db=tables["records"])
+        with self._live().read() as rows:
+            row = rows.get("records", name)
             return None if row is None else entries.from_json(row)
 
     def __contains__(self, key: object) -> bool:
         if not isinstance(key, AdapterKey) or key.model != self.model:
             return False
-        with self._live().read() as (transaction, tables):
-            return transaction.get(self._name(key), db=tables["values"]) is not None
+        with self._live().read() as rows:
+            return rows.get("values", self._name(key)) is not None
 
     def __len__(self) -> int:
-        with self._live().read() as (transaction, tables):
-            return transaction.stat(tables["values"])["entries"]
+        with self._live().read() as rows:
+            return rows.stat("values")["entries"]
 
     def keys(self) -> list[AdapterKey]:
         """Return the keys of all adapters currently in the store, sorted by text."""
-        with self._live().read() as (transaction, tables):
-            names = [bytes(n) for n in transaction.cursor(tables["values"]).iternext(keys=True, values=False)]
+        with self._live().read() as rows:
+            names = rows.keys("values")
         return [AdapterKey(self.model, name[_HASH:].hex(), name[:_HASH].hex()) for name in names]
 
     def put_json(self, table: str, key: str, value: Any) -> None:
@@ -220,28 +220,30 @@ class LMDBStore(DocumentsOfStore):
             value: Plain JSON data.
         """
         name, row = entries.side_name(table, key), entries.as_json(value)
-        self._writable().write(lambda transaction, tables: transaction.put(name, row, db=tables["side"]))
+        self._writable().write(lambda rows: rows.put("side", name, row))
 
     def get_json(self, table: str, key: str) -> Any | None:
         """Return data stored by `put_json`, or None."""
         name = entries.side_name(table, key)
-        with self._live().read() as (transaction, tables):
-            row = transaction.get(name, db=tables["side"])
+        with self._live().read() as rows:
+            row = rows.get("side", name)
             return None if row is None else entries.from_json(row)
 
-    def remove(self, what: str | AdapterKey) -> int:
-        """Remove a text (by its hash) or one adapter in one transaction.
+    def owners(self, text_hash: str) -> list[str]:
+        """Return the ids of the documents that use a text."""
+        text = entries.hash_bytes(text_hash)
+        with self._live().read() as rows:
+            return ownership.owners_of(rows, text)
 
-        Side entries and owners of a text are removed with its last adapter.
+    def texts(self, document_id: str) -> list[str]:
+        """Return the hashes of the texts that a document uses."""
+        with self._live().read() as rows:
+            return [text.hex() for text in ownership.texts_of(rows, document_id)]
 
-        Returns:
-            How many adapters were removed.
-        """
-        if isinstance(what, AdapterKey):
-            name = self._name(what)
-            return self._writable().write(lambda transaction, tables: entries.remove_adapter(transaction, tables, name))
-        text = entries.hash_bytes(what)
-        return self._writable().write(lambda transaction, tables: entries.remove_text(transaction, tables, text))
+    def documents(self) -> list[StoredDocument]:
+        """Return all documents, sorted by id, with their texts and the indexes that hold them."""
+        with self._live().read() as rows:
+            return sorted(ownership.documents(rows), key=lambda document: document.id)
 
     def gc(self, *, dry_run: bool = False) -> GcReport:
         """Remove the texts whose last owner is gone, and return free space to the disk.
@@ -279,53 +281,41 @@ class LMDBStore(DocumentsOfStore):
             self._closed = True
             release(self._env)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"LMDBStore({str(self.path)!r}, model {self.model[:12]!r}{', closed' if self._closed else ''})"
+    @property
+    def _where(self) -> Path:
+        return self.path
 
     def _live(self) -> SharedEnvironment:
-        if self._closed:
-            raise StoreError(f"the store {self.path} was closed; open it again with LMDBStore({str(self.path)!r}, ...)")
+        self._refuse_closed()
         return self._env
 
     def _writable(self) -> SharedEnvironment:
-        if self.readonly:
-            raise StoreError(f"the store {self.path} was opened with readonly=True; open it again without readonly")
+        self._refuse_readonly()
         return self._live()
 
+    def _change(self, build: Callable[[entries.RowsChange], T]) -> T:
+        return self._writable().write(lambda rows: build(entries.RowsChange(rows)))
+
+    def _may_know(self, document_id: str) -> bool:
+        with self._live().read() as rows:
+            return ownership.is_known(rows, document_id)
+
     def _opened_for(self, model: str | None) -> str:
-        with self._env.read() as (transaction, tables):
-            row = transaction.get(b"format", db=tables["meta"])
+        with self._env.read() as rows:
+            row = rows.get("meta", b"format")
             found = None if row is None else str(entries.from_json(row)["model"])
         if found is None:
             if not model or self.readonly:
                 raise StoreError(f"the store {self.path} is empty and has no model yet; create it with model=...")
-            self._env.write(lambda transaction, tables: entries.describe(transaction, tables, model))
+            self._env.write(lambda rows: entries.describe(rows, model))
             return self._opened_for(model)
-        if model is not None and model != found:
-            raise StoreError(
-                f"the store {self.path} is for the model with fingerprint {found[:12]}..., yours has {model[:12]}...; "
-                "adapters fit one model only, so use another folder"
-            )
+        self._refuse_unless_for(model, found)
         return found
 
-    def _name(self, key: AdapterKey) -> bytes:
-        if key.model != self.model:
-            raise AdapterRefusedError(
-                f"the key is for the model with fingerprint {key.model[:12]}, the store {self.path} for "
-                f"{self.model[:12]}; adapters fit one model only"
-            )
-        return entries.hash_bytes(key.text) + entries.hash_bytes(key.recipe, "a recipe's key")
-
-    def _layout_of(self, transaction: lmdb.Transaction[memoryview], tables: dict[str, Table], header: Header) -> Layout:
+    def _layout_of(self, rows: Rows, header: Header) -> Layout:
         layout = self._layouts.get(header.layout)
         if layout is None:
-            layout = self._layouts[header.layout] = entries.read_layout(transaction, tables, header.layout)
+            layout = self._layouts[header.layout] = entries.read_layout(rows, header.layout)
         if (layout.size, layout.a_size) != (header.size, header.a_size):
             raise AdapterDamagedError(f"it has {header.size} values, its layout {layout.size}")
         return layout

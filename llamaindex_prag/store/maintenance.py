@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from llamaindex_prag.errors import AdapterDamagedError
 from llamaindex_prag.store import entries, ownership
 from llamaindex_prag.store.base import AdapterStore, GcReport, StoredAdapter, StoreStats, VerifyReport
-from llamaindex_prag.store.environment import SharedEnvironment
-
-if TYPE_CHECKING:
-    import lmdb
-    from lmdb import _Database as Table
+from llamaindex_prag.store.environment import Rows, SharedEnvironment
 
 _HASH = 32
 
@@ -19,10 +13,10 @@ _HASH = 32
 def collect(environment: SharedEnvironment) -> GcReport:
     """Remove the texts whose last owner is gone, then compact the file if possible."""
 
-    def change(transaction: lmdb.Transaction[bytes], tables: dict[str, Table]) -> tuple[list[str], int]:
-        texts = ownership.unowned(transaction, tables)
-        removed = sum(entries.remove_text(transaction, tables, text) for text in texts)
-        entries.drop_unused_layouts(transaction, tables)
+    def change(rows: Rows) -> tuple[list[str], int]:
+        texts = ownership.unowned(rows)
+        removed = sum(entries.remove_text(rows, text) for text in texts)
+        entries.drop_unused_layouts(rows)
         return [text.hex() for text in texts], removed
 
     before, _ = environment.sizes()
@@ -41,33 +35,26 @@ def collect(environment: SharedEnvironment) -> GcReport:
 def to_collect(environment: SharedEnvironment) -> GcReport:
     """Return what `collect` would remove."""
     size, _ = environment.sizes()
-    with environment.read() as (transaction, tables):
-        texts = ownership.unowned(transaction, tables)
-        removed = sum(1 for text in texts for _ in ownership.starting_with(transaction, tables["values"], text))
-    return GcReport(
-        removed_texts=[text.hex() for text in texts],
-        removed_adapters=removed,
-        bytes_before=size,
-        bytes_after=size,
-        compacted=False,
-        reason="nothing was changed: this only reports what would be removed",
-    )
+    with environment.read() as rows:
+        texts = ownership.unowned(rows)
+        removed = sum(len(rows.keys("values", text)) for text in texts)
+    return GcReport.of_dry_run([text.hex() for text in texts], removed, size)
 
 
 def measure(environment: SharedEnvironment, model: str, encoding: str) -> StoreStats:
     """Return the store's statistics, from the tables' counters only."""
     file_bytes, map_bytes = environment.sizes()
-    with environment.read() as (transaction, tables):
-        values = transaction.stat(tables["values"])
+    with environment.read() as rows:
+        values = rows.stat("values")
         return StoreStats(
             path=str(environment.folder),
             model=model,
             encoding=encoding,
             adapters=values["entries"],
-            documents=transaction.stat(tables["documents"])["entries"],
-            side_entries=transaction.stat(tables["side"])["entries"],
-            unowned_texts=transaction.stat(tables["unowned"])["entries"],
-            generation=entries.generation(transaction, tables),
+            documents=rows.stat("documents")["entries"],
+            side_entries=rows.stat("side")["entries"],
+            unowned_texts=rows.stat("unowned")["entries"],
+            generation=entries.generation(rows),
             value_bytes=values["psize"] * (values["branch_pages"] + values["leaf_pages"] + values["overflow_pages"]),
             file_bytes=file_bytes,
             map_bytes=map_bytes,
@@ -77,21 +64,13 @@ def measure(environment: SharedEnvironment, model: str, encoding: str) -> StoreS
 def listed(environment: SharedEnvironment) -> list[StoredAdapter]:
     """List every adapter, by document, recipe and text, without decoding values."""
     found = []
-    with environment.read() as (transaction, tables):
-        for name, value in transaction.cursor(tables["values"]):
-            text, recipe = bytes(name[:_HASH]), bytes(name[_HASH:])
-            row = transaction.get(name, db=tables["records"])
+    with environment.read() as rows:
+        for name, value in rows.items("values"):
+            text, recipe = name[:_HASH], name[_HASH:]
+            row = rows.get("records", name)
             record = {} if row is None else entries.from_json(row)
-            made = record.get("recipe")
-            found.append(
-                StoredAdapter(
-                    text=text.hex(),
-                    documents=tuple(ownership.owners_of(transaction, tables, text)),
-                    recipe=str(made["name"]) if isinstance(made, dict) and "name" in made else recipe.hex()[:12],
-                    bytes=len(value),
-                    created=record.get("created"),
-                )
-            )
+            documents = ownership.owners_of(rows, text)
+            found.append(StoredAdapter.of(text.hex(), recipe.hex(), len(value), record, documents))
     return sorted(found, key=lambda adapter: (adapter.documents, adapter.recipe, adapter.text))
 
 

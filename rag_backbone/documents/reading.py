@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from rag_backbone.checks import clause
 from rag_backbone.documents.decoding import UndecodableError, decode, newlines
 from rag_backbone.documents.fields import as_line, plain_fields, plain_text, text_and_fields
 from rag_backbone.documents.html import read_html
 from rag_backbone.documents.json_lines import JSONLine, parse, rows
 from rag_backbone.documents.markdown import read_markdown
-from rag_backbone.documents.parquet import read_parquet_rows
 from rag_backbone.documents.pdf import read_pdf
 from rag_backbone.documents.pieces import Extract, Note, ReadDocument, Skipped
 from rag_backbone.documents.table import read_table
@@ -95,8 +95,18 @@ def _read_json(path: Path, encoding: str | None) -> Iterator[Extract | Skipped |
 
 
 def _read_parquet(path: Path, _: str | None) -> Iterator[Extract | Skipped | Note]:
-    for row in read_parquet_rows(path):
-        yield from _of_row(row, f"row {row.number}")
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1000):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield from _of_row(JSONLine(number, row), f"row {number}")
+    except pa.ArrowException as error:
+        raise UndecodableError(f"is no Parquet file that can be read: {clause(error)}") from error
 
 
 def _of_row(row: JSONLine, place: str) -> Iterator[Extract | Skipped | Note]:

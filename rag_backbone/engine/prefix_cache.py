@@ -90,11 +90,6 @@ class PrefixCache:
         """Return the kept entries, least recently used first, to be `put` again; sequences in use are not included."""
         return list(self._entries)
 
-    def drop(self, key: Hashable) -> None:
-        """Forget everything that was computed with an adapter key."""
-        self._entries = [(k, entry) for k, entry in self._entries if k != key]
-        self._in_use = WeakKeyDictionary({entry: k for entry, k in self._in_use.items() if k != key})
-
     def clear(self) -> None:
         """Forget everything."""
         self._entries = []

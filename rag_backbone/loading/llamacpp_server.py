@@ -12,7 +12,6 @@ import http.client
 import json
 import subprocess
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from rag_backbone.checks import check_type
 from rag_backbone.errors import ConfigurationError, ModelLoadError, ServerError
 from rag_backbone.extras import needed_for
 from rag_backbone.loading.embedded import NAME, embedded_gguf_file
+from rag_backbone.read_write_lock import ReadWriteLock
 
 _MAGIC = b"GGUF"
 _TOKENS, _SEQUENCES, _THREADS = 2**31 - 1, 256, 512
@@ -76,7 +76,7 @@ class LlamaCppServer:
         _check_gguf(self.file)
         self.context_window, self.parallel, self.threads = context_window, parallel, threads
         self._port = port
-        self._requests = _Requests()
+        self._requests = ReadWriteLock()
         self._process: subprocess.Popen[str] | None = None
         self._end: Callable[[], object] = lambda: None
         self._closed = False
@@ -106,7 +106,7 @@ class LlamaCppServer:
         """
         for path in adapters:
             _check_gguf(Path(path))
-        with self._requests.none():
+        with self._requests.alone():
             self._check_open()
             before = self.adapters
             self._stop()
@@ -126,7 +126,7 @@ class LlamaCppServer:
         Raises:
             ServerError: If the server was closed.
         """
-        with self._requests.one():
+        with self._requests.shared():
             self._check_open()
             yield self.adapters
 
@@ -199,38 +199,6 @@ class LlamaCppServer:
     def __repr__(self) -> str:
         state = self.base_url if self._process is not None else "closed"
         return f"LlamaCppServer({str(self.file)!r}, {len(self.adapters)} adapters, {state})"
-
-
-class _Requests:
-    """Counts running requests, so that adapters are replaced when there are none; new ones wait for a replacement."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
-        self._replacing = 0
-
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._replacing)
-            self._running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def none(self) -> Iterator[None]:
-        with self._changed:
-            self._replacing += 1
-            try:
-                self._changed.wait_for(lambda: not self._running)
-                yield
-            finally:
-                self._replacing -= 1
-                self._changed.notify_all()
 
 
 def _ended(process: subprocess.Popen[str]) -> None:

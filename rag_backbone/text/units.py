@@ -84,7 +84,7 @@ def sentences(text: str, language: str = "en") -> list[Span]:
     return spans
 
 
-def first_sentence_end(text: str, language: str = "en") -> int | None:
+def first_sentence_end(text: str) -> int | None:
     """Return where the first sentence of a growing text ends for certain, or None while that is open.
 
     The end is certain if a line break follows, or a whole word and something after it, because an abbreviation can only
@@ -92,7 +92,7 @@ def first_sentence_end(text: str, language: str = "en") -> int | None:
     ideographic full stop, any text may follow. Inside an open bracket or quotation, which the splitter keeps together
     once it closes, enough words must follow to make a closing mark unlikely.
     """
-    spans = sentences(text, language)
+    spans = sentences(text)
     if not spans or not text.strip():
         return None
     end = spans[0].end
@@ -177,12 +177,13 @@ def content_words(text: str, carries_content: WordFilter | None = None) -> list[
     return [span for span, keep in zip(spans, kept, strict=True) if keep]
 
 
-def token_spans(pieces: Sequence[str], start: int = 0) -> list[Span]:
+def token_spans(pieces: Sequence[str]) -> list[Span]:
     """Return the offsets of tokens, given the characters that each one completes.
 
     A token that only begins a multi-byte character is an empty span at the position of that character.
     """
     spans = []
+    start = 0
     for piece in pieces:
         spans.append(Span(start, start + len(piece)))
         start += len(piece)

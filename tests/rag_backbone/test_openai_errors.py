@@ -105,7 +105,6 @@ def test_the_wait_that_a_response_asks_for_belongs_to_its_failure():
 def test_pauses_double_from_the_second_attempt_on():
     failure = Failure(OSError(), None, passing=True)
     assert [pause_before(n, failure) for n in (2, 3, 4)] == [0.5, 1.0, 2.0]
-    assert pause_before(3, failure, first=3.0) == 6.0
     assert pause_before(9, failure, longest=60.0) is None
 
 

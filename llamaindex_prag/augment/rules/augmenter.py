@@ -10,13 +10,12 @@ without changing what it says. Knows no models.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Literal
 
 from llamaindex_prag.augment.augmentation import QA, Augmentation
+from llamaindex_prag.augment.kept import hash_of
 from llamaindex_prag.augment.qa_parsing import question_key
 from llamaindex_prag.augment.rules.clause_questions import clause_questions
 from llamaindex_prag.augment.rules.cloze import BLANK, cloze_questions, passage_question
@@ -55,7 +54,7 @@ class RuleAugmenter:
     @property
     def key(self) -> str:
         """A hash that is equal exactly for augmenters that treat a document in the same way."""
-        return hashlib.sha256(json.dumps(["rules", RULES_VERSION, self.questions, self.seed]).encode()).hexdigest()
+        return hash_of(["rules", RULES_VERSION, self.questions, self.seed])
 
     def augment(self, title: str, text: str) -> Augmentation:
         """Augment a document.

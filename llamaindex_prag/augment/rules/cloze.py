@@ -63,17 +63,16 @@ class _Fact(NamedTuple):
     """Rank of the fact; 0 is asked about first."""
 
 
-def cloze_questions(text: str, n: int, *, title: str = "", language: str = "en") -> list[QA]:
+def cloze_questions(text: str, n: int, *, title: str = "") -> list[QA]:
     """Return at most `n` questions, spread over the passage's sentences.
 
     Args:
         text: The passage.
         n: Number of questions; fewer if the passage has fewer facts.
         title: The passage's title, added to questions about sentences that do not name it.
-        language: Language for splitting sentences.
     """
     text = text[:MAX_TEXT]
-    said = [" ".join(text[s.start : s.end].split()) for s in sentences(text, language)]
+    said = [" ".join(text[s.start : s.end].split()) for s in sentences(text)]
     known = _known_names(said, title)
     rounds: list[list[QA]] = []
     for number, sentence in enumerate(said):

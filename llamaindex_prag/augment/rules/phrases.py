@@ -40,18 +40,17 @@ class _Gap:
         return "how many" if self.phrase[0].isdigit() else "what"
 
 
-def phrase_questions(text: str, n: int, *, title: str = "", language: str = "en", seed: int = 0) -> list[QA]:
+def phrase_questions(text: str, n: int, *, title: str = "", seed: int = 0) -> list[QA]:
     """Return at most `n` questions, spread evenly over the passage's phrases.
 
     Args:
         text: The passage.
         n: Number of questions; fewer if the passage is short.
         title: The passage's title, put before a question that does not name it.
-        language: Language for splitting sentences and for the function words that separate phrases.
         seed: Selects which words are left out.
     """
     rng = random.Random(f"{seed}/{title}/{text}".encode("utf-8", "surrogatepass"))  # noqa: S311
-    gaps = [gap for s in sentences(text, language) for gap in _gaps(text[s.start : s.end], title, language)]
+    gaps = [gap for s in sentences(text) for gap in _gaps(text[s.start : s.end], title)]
     found: dict[str, QA] = {}
     for form in (_surroundings, _thinned, _whole, _keywords):
         for gap in rng.sample(gaps, len(gaps)):
@@ -60,10 +59,10 @@ def phrase_questions(text: str, n: int, *, title: str = "", language: str = "en"
     return list(found.values())[: max(n, 0)]
 
 
-def _gaps(sentence: str, title: str, language: str) -> Iterator[_Gap]:
+def _gaps(sentence: str, title: str) -> Iterator[_Gap]:
     """Yield every phrase of a sentence, with the words around it."""
     said = _named(" ".join(sentence.split()), title).rstrip(".!? ")
-    listed = stop_words(language)
+    listed = stop_words()
     start = end = -1
     for match in [*_WORD.finditer(said), None]:
         word = match[0] if match else ""

@@ -41,16 +41,12 @@ class Change:
         self._drop_lazy(text)
         self._facts[dot] = fact
         for document in owners:
-            self._own_also(document, [text])
+            self.own_also(document, [text])
 
     def put_side(self, dot: Dot, fact: SideFact) -> None:
         """Store a side entry in the place of the one that is known."""
         self._removed.update(self.state.side_dots(fact.table, fact.key))
         self._facts[dot] = fact
-
-    def own_also(self, document: str, texts: Iterable[str]) -> None:
-        """Add to a document's texts."""
-        self._own_also(document, texts)
 
     def own(self, document: str, texts: Iterable[str], *, purge: bool) -> list[str]:
         """Replace a document's texts; return those that it no longer has."""
@@ -59,12 +55,21 @@ class Change:
         self._end(document, gone, purge=purge, indexes=None)
         new = [text for text in after if text not in set(before)]
         if [text for text in before if text in set(after)] + new == after:
-            self._own_also(document, new)
+            self.own_also(document, new)
         else:  # in another order: all are recorded again
             again = set(after)
             self._removed |= {dot for dot, fact in self.state.of_document(document, OwnerFact) if fact.text in again}
-            self._own_also(document, after, again=True)
+            self.own_also(document, after, again=True)
         return gone
+
+    def own_also(self, document: str, texts: Iterable[str], *, again: bool = False) -> None:
+        """Add to a document's texts; with `again`, also record those that it has already."""
+        known = set() if again else set(self.state.texts(document))
+        for text in texts:
+            if text not in known:
+                known.add(text)
+                after = tuple(sorted(dot for dot, _ in self.state.removals(text)))
+                self._add(OwnerFact(turn=self.turn, document=document, text=text, after=after))
 
     def remove_document(self, document: str) -> list[str]:
         """Remove a document from all indexes, and its texts; return these."""
@@ -140,14 +145,6 @@ class Change:
         """Drop what had no effect because another index held the document: it must not take effect later."""
         known = self.state.of_document(document, GoneFact)
         self._removed |= {dot for dot, gone in known if not self.state.has_effect(dot, gone)}
-
-    def _own_also(self, document: str, texts: Iterable[str], *, again: bool = False) -> None:
-        known = set() if again else set(self.state.texts(document))
-        for text in texts:
-            if text not in known:
-                known.add(text)
-                after = tuple(sorted(dot for dot, _ in self.state.removals(text)))
-                self._add(OwnerFact(turn=self.turn, document=document, text=text, after=after))
 
     def _end(self, document: str, texts: Iterable[str], *, purge: bool, indexes: tuple[str, ...] | None) -> None:
         for text in texts:

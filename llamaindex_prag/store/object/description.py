@@ -21,8 +21,8 @@ def opened_for(files: RemoteFiles, model: str | None, *, readonly: bool) -> str:
     """Return the fingerprint of the store's model, creating the store if there is none.
 
     Raises:
-        StoreError: If the URL holds something else, a store of another model or a newer version, or no store and it may
-            not be created, or if objects cannot be written although they shall be.
+        StoreError: If the URL holds something else, a store of a newer version, or no store and it may not be created,
+            or if objects cannot be written although they shall be.
     """
     found = _read(files)
     if found is None:
@@ -44,11 +44,6 @@ def opened_for(files: RemoteFiles, model: str | None, *, readonly: bool) -> str:
         files.now()
     if found is None:
         raise StoreError(f"{files.address(NAME)} was written, but is not there: another process deletes the store")
-    if model is not None and model != found:
-        raise StoreError(
-            f"the store {files.url} is for the model with fingerprint {found[:12]}..., yours has {model[:12]}...; "
-            "adapters fit one model only, so use another folder"
-        )
     return found
 
 

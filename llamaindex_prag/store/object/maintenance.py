@@ -58,14 +58,7 @@ def to_collect(state: State, files: RemoteFiles) -> GcReport:
     """Return what `collect` would remove."""
     texts = state.unowned()
     size = sum(entry.size for entry in files.listed(OBJECTS).values())
-    return GcReport(
-        removed_texts=texts,
-        removed_adapters=sum(len(state.adapters_of(text)) for text in texts),
-        bytes_before=size,
-        bytes_after=size,
-        compacted=False,
-        reason="nothing was changed: this only reports what would be removed",
-    )
+    return GcReport.of_dry_run(texts, sum(len(state.adapters_of(text)) for text in texts), size)
 
 
 def measure(state: State, files: RemoteFiles, model: str, encoding: str, losses: int) -> StoreStats:
@@ -91,17 +84,8 @@ def listed(state: State) -> list[StoredAdapter]:
     """List every adapter, by document, recipe and text, without reading values."""
     found = []
     for _, fact in state.adapters():
-        record = json.loads(fact.record)
-        made = record.get("recipe")
-        found.append(
-            StoredAdapter(
-                text=fact.text,
-                documents=tuple(sorted({owner.document for _, owner in state.owners(fact.text)})),
-                recipe=str(made["name"]) if isinstance(made, dict) and "name" in made else fact.recipe[:12],
-                bytes=fact.size,
-                created=record.get("created"),
-            )
-        )
+        documents = sorted({owner.document for _, owner in state.owners(fact.text)})
+        found.append(StoredAdapter.of(fact.text, fact.recipe, fact.size, json.loads(fact.record), documents))
     return sorted(found, key=lambda adapter: (adapter.documents, adapter.recipe, adapter.text))
 
 

@@ -13,26 +13,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llamaindex_prag.adapters.adapter import Adapter, AdapterKey
 from llamaindex_prag.adapters.layout import Layout
-from llamaindex_prag.errors import AdapterDamagedError, AdapterMissingError, AdapterRefusedError, StoreError
+from llamaindex_prag.errors import AdapterDamagedError, AdapterMissingError
 from llamaindex_prag.store import entries
-from llamaindex_prag.store.base import GcReport, StoredAdapter, StoreStats, VerifyReport, check_storable, damaged
+from llamaindex_prag.store.base import (
+    GcReport,
+    StoredAdapter,
+    StoredDocument,
+    StoreStats,
+    VerifyReport,
+    check_storable,
+    damaged,
+)
+from llamaindex_prag.store.base_store import BaseStore, T
 from llamaindex_prag.store.encoding import Encoding, checked_encoding, decode_into, encode
 from llamaindex_prag.store.object import maintenance
 from llamaindex_prag.store.object.causal import Dot
+from llamaindex_prag.store.object.changes import Change
 from llamaindex_prag.store.object.contents import Contents
 from llamaindex_prag.store.object.description import opened_for, without_secrets
 from llamaindex_prag.store.object.disk_cache import DiskCache
-from llamaindex_prag.store.object.documents import DocumentsOfObjectStore
 from llamaindex_prag.store.object.facts import AdapterFact, SideFact
 from llamaindex_prag.store.object.log import RecordLog
 from llamaindex_prag.store.object.remote import RemoteFiles
@@ -44,7 +53,7 @@ _READERS = 16
 """Number of adapters that are read at once."""
 
 
-class ObjectStore(DocumentsOfObjectStore):
+class ObjectStore(BaseStore):
     """An `AdapterStore` that many hosts share, below a URL of `fsspec`.
 
     Calls that do not overlap see each other's changes as those of `LMDBStore` do, on any host. Of calls that overlap,
@@ -96,7 +105,7 @@ class ObjectStore(DocumentsOfObjectStore):
     ) -> None:
         if removal_delay < 0 or grace < 0:
             raise ConfigurationError(f"removal_delay is {removal_delay} and grace {grace}; both must be at least 0")
-        self.encoding: Encoding = checked_encoding(encoding)
+        self.encoding = checked_encoding(encoding)
         self.readonly, self.removal_delay, self.grace = readonly, removal_delay, grace
         self._options = dict(storage_options or {})
         self._files = RemoteFiles(url, self._options, attempts=attempts, timeout=timeout)
@@ -104,8 +113,8 @@ class ObjectStore(DocumentsOfObjectStore):
         folder = Path(cache) if cache is not None else cache_root() / "objects"
         self._contents = Contents(self._files, DiskCache(folder, cache_bytes))
         self._log = RecordLog(self._files, self._contents.discard)
-        self._closed = False
         self.model = opened_for(self._files, model, readonly=readonly)
+        self._refuse_unless_for(model, self.model)
 
     @property
     def generation(self) -> int:
@@ -129,7 +138,7 @@ class ObjectStore(DocumentsOfObjectStore):
             AdapterError: If values are not finite, or the buffer does not fit its layout.
             StoreError: If it cannot be written.
         """
-        self._check(key)
+        self._name(key)
         owners = tuple(owners)
         check_storable(key, adapter)
         content, row = encode(adapter, self.encoding), entries.as_json(record).decode("utf-8", "surrogatepass")
@@ -184,13 +193,11 @@ class ObjectStore(DocumentsOfObjectStore):
             StoreError: If the store cannot be read.
         """
         for last in (False, True):
-            self._check(key)
+            self._name(key)
             with self._log.lock:
                 found = self._current(0.0 if last else None).adapter(key.text, key.recipe)
             if found is None:
-                raise AdapterMissingError(
-                    f"{self.url} has no adapter of text {key.text[:12]} and recipe {key.recipe[:12]}; train it first"
-                )
+                raise self._missing(key)
             try:
                 return decode_into(self._contents.read(*found), out).scale
             except FileNotFoundError:  # its bytes are gone: either this process does not know yet that it was removed,
@@ -273,20 +280,21 @@ class ObjectStore(DocumentsOfObjectStore):
         assert found is not None
         raise AdapterDamagedError(f"{self._contents.address(*found)} of table {table!r}, key {key!r} does not exist")
 
-    def remove(self, what: str | AdapterKey) -> int:
-        """Remove a text (by its hash) or one adapter, by one record.
+    def owners(self, text_hash: str) -> list[str]:
+        """Return the ids of the documents that use a text."""
+        entries.hash_bytes(text_hash)
+        with self._log.lock:
+            return sorted({fact.document for _, fact in self._current().owners(text_hash)})
 
-        Side entries and owners of a text are removed with its last adapter.
+    def texts(self, document_id: str) -> list[str]:
+        """Return the hashes of the texts that a document uses."""
+        with self._log.lock:
+            return self._current().texts(document_id)
 
-        Returns:
-            How many adapters were removed.
-        """
-        if isinstance(what, AdapterKey):
-            self._check(what)
-            text, recipe = what.text, what.recipe
-            return self._writable().commit(lambda change: change.remove_adapter(text, recipe))
-        entries.hash_bytes(what)
-        return self._writable().commit(lambda change: change.remove_text(what))
+    def documents(self) -> list[StoredDocument]:
+        """Return all documents, sorted by id, with their texts and the indexes that hold them."""
+        with self._log.lock:
+            return self._current().documents()
 
     def gc(self, *, dry_run: bool = False) -> GcReport:
         """Remove the texts whose last owner is gone, merge the records, and delete objects that nothing needs.
@@ -333,33 +341,29 @@ class ObjectStore(DocumentsOfObjectStore):
             found = list(self._current(0.0).adapters())
         return maintenance.verify(found, self._contents, self.model, lambda key: key in self, progress=progress)
 
-    def close(self) -> None:
-        """Use the store no more; idempotent."""
-        self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"ObjectStore({self.url!r}, model {self.model[:12]!r}{', closed' if self._closed else ''})"
+    @property
+    def _where(self) -> str:
+        return self.url
 
     def _current(self, max_age: float | None = None) -> State:
-        if self._closed:
-            raise StoreError(f"the store {self.url} was closed; open it again with ObjectStore({self.url!r}, ...)")
+        self._refuse_closed()
         return self._log.refresh(self.removal_delay if max_age is None else max_age)
 
     def _writable(self) -> RecordLog:
-        if self._closed:
-            raise StoreError(f"the store {self.url} was closed; open it again with ObjectStore({self.url!r}, ...)")
-        if self.readonly:
-            raise StoreError(f"the store {self.url} was opened with readonly=True; open it again without readonly")
+        self._refuse_closed()
+        self._refuse_readonly()
         return self._log
 
+    def _change(self, build: Callable[[Change], T]) -> T:
+        return self._writable().commit(build)
+
+    def _freed(self, build: Callable[[Change], list[str]]) -> list[str]:
+        log = self._writable()
+        with log.lock:
+            return [text for text in log.commit(build) if not log.state.owners(text)]
+
     def _fact(self, key: AdapterKey) -> AdapterFact | None:
-        self._check(key)
+        self._name(key)
         with self._log.lock:
             found = self._current().adapter(key.text, key.recipe)
         return None if found is None else found[1]
@@ -368,12 +372,3 @@ class ObjectStore(DocumentsOfObjectStore):
         dot, digest = self._log.new_dot(), hashlib.sha256(content).hexdigest()
         self._contents.write(dot, digest, content)
         return dot, digest
-
-    def _check(self, key: AdapterKey) -> None:
-        if key.model != self.model:
-            raise AdapterRefusedError(
-                f"the key is for the model with fingerprint {key.model[:12]}, the store {self.url} for "
-                f"{self.model[:12]}; adapters fit one model only"
-            )
-        entries.hash_bytes(key.text)
-        entries.hash_bytes(key.recipe, "a recipe's key")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,26 +28,16 @@ from llamaindex_prag.training.gradients import DocumentLosses
 from llamaindex_prag.translator.training.corpus import Corpus, Lesson, questions_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedModel
 
     from llamaindex_prag.adapters.layout import Layout
+    from llamaindex_prag.adapters.source import ReadableStore
     from llamaindex_prag.translator.training.plan import TrainingPlan
     from llamaindex_prag.translator.translator import Translator
 
 
-class TrainedAdapters(Protocol):
-    """A store of trained adapters."""
-
-    def read_into(self, key: AdapterKey, out: NDArray[np.float32]) -> float:
-        """Write an adapter's values into `out` and return its scale."""
-        ...
-
-    def __contains__(self, key: AdapterKey) -> bool: ...
-
-
-def with_adapters(corpus: Corpus, translator: Translator, adapters: TrainedAdapters) -> Corpus:
+def with_adapters(corpus: Corpus, translator: Translator, adapters: ReadableStore) -> Corpus:
     """Return the corpus without the training lessons that have no trained adapter.
 
     Raises:
@@ -73,7 +63,7 @@ class Imitation:
     """
 
     def __init__(
-        self, translator: Translator, adapters: TrainedAdapters, losses: DocumentLosses, plan: TrainingPlan
+        self, translator: Translator, adapters: ReadableStore, losses: DocumentLosses, plan: TrainingPlan
     ) -> None:
         self._translator = translator
         self._adapters = adapters

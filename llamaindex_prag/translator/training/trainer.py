@@ -40,7 +40,7 @@ from llamaindex_prag.translator.training import saved_state as progress
 from llamaindex_prag.translator.training.base_states import BaseStates
 from llamaindex_prag.translator.training.corpus import Corpus, Lesson, drawn, questions_of, taught_lessons
 from llamaindex_prag.translator.training.health import HEALTH_CHECK, Health, HealthCheck, check
-from llamaindex_prag.translator.training.imitation import Imitation, TrainedAdapters, with_adapters
+from llamaindex_prag.translator.training.imitation import Imitation, with_adapters
 from llamaindex_prag.translator.training.needles import needle_corpus
 from llamaindex_prag.translator.training.plan import TrainingPlan
 from llamaindex_prag.translator.training.saved_state import TrainingRun
@@ -51,6 +51,7 @@ from rag_backbone.errors import ConfigurationError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from llamaindex_prag.adapters.source import ReadableStore
     from llamaindex_prag.translator.translator import Translator
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class TranslatorTrainer:
         folder: str | Path,
         plan: TrainingPlan | None = None,
         *,
-        adapters: TrainedAdapters | None = None,
+        adapters: ReadableStore | None = None,
         tokens_at_once: int | None = None,
         kept: KeptStates | None = None,
         health_check: HealthCheck | None = HEALTH_CHECK,

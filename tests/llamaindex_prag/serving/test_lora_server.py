@@ -26,7 +26,7 @@ def test_the_error_of_a_server_without_runtime_loading_says_how_to_enable_it(ser
 
 @pytest.fixture
 def client(server):
-    return LoraServer(f"{server.url}/", retries=0)
+    return LoraServer(f"{server.url}/")
 
 
 @pytest.fixture

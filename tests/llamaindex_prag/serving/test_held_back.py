@@ -2,7 +2,7 @@
 
 import pytest
 
-from llamaindex_prag.serving.pending_text import held_back
+from llamaindex_prag.serving.served_engine import held_back
 from rag_backbone.engine.signals import TokenStep
 from rag_backbone.engine.stop_strings import Detokenizer
 from tests.tiny import tiny_tokenizer

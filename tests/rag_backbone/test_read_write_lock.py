@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from llamaindex_prag.store.read_write_lock import ReadWriteLock
+from rag_backbone.read_write_lock import ReadWriteLock
 from tests.rag_backbone.busy import wait_until
 
 
