@@ -208,8 +208,10 @@ class CallStream:
             body = self._text[start:] if self._text.lstrip()[:1] != "[" else self._text.lstrip()
             return start >= 0 and bool(_calls_of(body, None if self._forced else self._names, complete=True))
         closed = self._text.rfind(_CLOSE)
-        rest = self._text[closed + len(_CLOSE) :].lstrip() if closed >= 0 else ""
-        return bool(rest) and not rest.startswith(_OPEN) and not _OPEN.startswith(rest)
+        end = closed + len(_CLOSE)
+        rest = self._text[end:].lstrip() if closed >= 0 else ""
+        ended = bool(rest) and not rest.startswith(_OPEN) and not _OPEN.startswith(rest)
+        return ended and bool(read_calls(self._text[:end], self._names).calls)
 
     def finish(self) -> tuple[list[ChatGenerationChunk], bool]:
         """Return the remaining chunks, and whether they contain calls.

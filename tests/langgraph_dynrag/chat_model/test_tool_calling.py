@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
@@ -120,6 +120,7 @@ def test_a_forced_call_continues_its_prefilled_beginning():
     assert (text, calls) == ("", [("population", {"town": "Hallin"})])
 
 
+@example(["</tool_call>{", "<"])  # the end of a call that never began
 @given(
     st.lists(
         st.sampled_from([*"<{[`> \n", "tool", "_call", "<tool_call>", "</", '{"name"', "Hallin", "."]), max_size=25
