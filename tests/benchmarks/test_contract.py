@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.contract import parser
+from benchmarks.contract import parser, table
 
 
 def test_the_threads_option_sets_the_threads_immediately(capsys):
@@ -17,3 +17,8 @@ def test_the_threads_option_sets_the_threads_immediately(capsys):
         assert "at least 1" in capsys.readouterr().err
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_was_not_measured_is_an_empty_cell():
+    rows = [{"method": "single", "f1": 0.25, "seconds": float("nan"), "searches": None}]
+    assert table(rows, ["method", "f1", "seconds", "searches"]).splitlines()[-1] == "| single | 0.250 |  |  |"
