@@ -1,8 +1,8 @@
 """Features of a drafted sentence that a learned trigger weighs: pure functions of the draft's view.
 
 All of them are free: they read what a trace records anyway, and what the index knows about words without a search. The
-probability of the runner-up is not recorded with a draft, so there is no feature for its margin. A feature that has no
-value in a sentence, such as the frequency of names where there are none, is None.
+margin to the runner-up and hidden states would add little (docs/results-triggers.md). A feature that has no value in a
+sentence, such as the frequency of names where there are none, is None.
 """
 
 from __future__ import annotations
