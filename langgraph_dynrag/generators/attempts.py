@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from langchain_core.messages import BaseMessage
 
 from langgraph_dynrag.drafts.collector import Collector
 from langgraph_dynrag.drafts.stop_at_unit import StopAtUnit
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken
-
-if TYPE_CHECKING:
-    from langgraph_dynrag.generators.chat import ChatGenerator
+from langgraph_dynrag.drafts.token_alignment import Seam
 
 logger = logging.getLogger(__name__)
+
+
+class AttemptTask(Protocol):
+    """The generator as `Attempts` needs it."""
+
+    @property
+    def opens_reasoning(self) -> bool | None:
+        """Whether replies begin inside a reasoning block; None if not known."""
+        ...
+
+    def note_reasoning(self, opens: bool) -> None:
+        """Record whether a reply began inside a reasoning block."""
+        ...
+
+    def continued(self, task: DraftTask) -> tuple[Sequence[BaseMessage], dict[str, Any], Seam]:
+        """Return the messages of a request, further options, and how the reply is joined to the written text."""
+        ...
 
 
 class Attempts:
@@ -29,7 +44,7 @@ class Attempts:
         on_token: Called with each token.
     """
 
-    def __init__(self, generator: ChatGenerator, task: DraftTask, on_token: OnToken | None) -> None:
+    def __init__(self, generator: AttemptTask, task: DraftTask, on_token: OnToken | None) -> None:
         self._asked = generator
         self._whole = task
         self._on_token = on_token

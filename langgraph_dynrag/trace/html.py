@@ -10,9 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from langgraph_dynrag.events.events import Event
+from langgraph_dynrag.events.usage import Usage
 from langgraph_dynrag.evidence import name_of
+from langgraph_dynrag.trace.draft_trace import DraftTrace
 from langgraph_dynrag.trace.markup import (
     Allowance,
     block,
@@ -33,9 +36,6 @@ from langgraph_dynrag.trace.rounds import rounds_of
 from langgraph_dynrag.trace.time_line import time_line
 from rag_backbone.documents.names import is_opaque
 
-if TYPE_CHECKING:
-    from langgraph_dynrag.trace.trace import Trace
-
 _LEAD = 600
 """Characters of a longer answer that are shown while it is folded."""
 _SHORT = 200
@@ -46,12 +46,56 @@ _MOST_VALUE = 2000
 """Characters of a source, or of a field of an event, that are shown."""
 
 
-def page(trace: Trace) -> str:
+class TraceView(Protocol):
+    """The parts of a `Trace` that the page shows."""
+
+    @property
+    def question(self) -> str:
+        """The question."""
+
+    @property
+    def answer(self) -> str:
+        """The complete answer."""
+
+    @property
+    def short_answer(self) -> str:
+        """The short answer; empty if there is none."""
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """All events."""
+
+    @property
+    def drafts(self) -> Sequence[DraftTrace]:
+        """The drafts."""
+
+    @property
+    def sources(self) -> Sequence[Mapping[str, Any]]:
+        """The answer's sources."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Warnings for the reader of the answer."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Searches, drafts and tokens by name."""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Working time by node."""
+
+    @property
+    def usage(self) -> Usage:
+        """Token usage that the provider reported."""
+
+
+def page(trace: TraceView) -> str:
     """Return a complete HTML document."""
     return document(trace.question, fragment(trace))
 
 
-def fragment(trace: Trace) -> str:
+def fragment(trace: TraceView) -> str:
     """Return an HTML fragment for a notebook."""
     rounds = rounds_of(trace.events, trace.drafts)
     view = RoundView(rounds)
@@ -71,7 +115,7 @@ def style() -> str:
     return files("langgraph_dynrag.trace").joinpath("page.css").read_text("utf-8")
 
 
-def _header(trace: Trace) -> str:
+def _header(trace: TraceView) -> str:
     warned = "".join(f'<p class="note" role="note" dir="auto">Warning: {plain(w)}</p>' for w in trace.warnings)
     return (
         f'<header><p class="label">Question</p>{block(trace.question, "h2", "question")}'
@@ -79,7 +123,7 @@ def _header(trace: Trace) -> str:
     )
 
 
-def _answer(trace: Trace) -> str:
+def _answer(trace: TraceView) -> str:
     if not trace.answer and not trace.short_answer and not is_finished(trace.events):
         written = "".join(str(e.get("text") or "") for e in trace.events if e.get("type") in ("accepted", "closing"))
         so_far = f'<p class="label">Written so far</p>{foldable(written.strip(), _LEAD)}' if written.strip() else ""
@@ -92,7 +136,7 @@ def _answer(trace: Trace) -> str:
     return f'<p class="label">Answer</p>{answer}{whole}'
 
 
-def _figures(trace: Trace) -> str:
+def _figures(trace: TraceView) -> str:
     counts = trace.counts
     searches = counts["retrievals"]
     nothing_new = f", {counts['nothing_new']} with nothing new" if counts["nothing_new"] else ""
@@ -110,7 +154,7 @@ def _figures(trace: Trace) -> str:
     )
 
 
-def _cost(trace: Trace) -> str:
+def _cost(trace: TraceView) -> str:
     counts = ", ".join(f"{plain(name.replace('_', ' '))}: {value:,}" for name, value in trace.counts.items())
     usage = f'<p class="meta">{plain(trace.usage)}</p>' if trace.usage.calls else ""
     return f'<p class="meta">{counts}</p>{usage}'
