@@ -9,9 +9,10 @@ GPT-3) or writes the short answer alone (`direct`, which it uses for Flan-T5). T
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from langgraph_dynrag.drafts.draft import Signal
+from langgraph_dynrag.method import Method
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import check_fields
 
@@ -42,7 +43,7 @@ class Reader:
         """No signals."""
         return frozenset()
 
-    def check_with(self, settings: Any) -> None:
+    def check_with(self, settings: Method) -> None:
         """Refuse methods that leave nothing to read.
 
         Raises:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
 from langgraph_dynrag.evidence import Passage
+from langgraph_dynrag.method import Method
 from langgraph_dynrag.reflection.beam import Hypothesis, SegmentCandidate, Unsupported
 from langgraph_dynrag.reflection.scores import Probabilities, Weights
 from langgraph_dynrag.reflection.vote import Answers, checked_answers
@@ -78,7 +79,7 @@ class SegmentSelection:
                 f"SegmentSelection(form='short', answers={self.answers!r})"
             )
 
-    def check_with(self, settings: Any) -> None:
+    def check_with(self, settings: Method) -> None:
         """Refuse settings that cannot be combined with one continuation per passage.
 
         Raises:

@@ -19,12 +19,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple, cast
 
 from typing_extensions import TypedDict
 
 from langgraph_dynrag.drafts.draft import Signal
 from langgraph_dynrag.drafts.sampled_ends import SampleSpec
+from langgraph_dynrag.method import Method
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds, check_fields
 
@@ -91,7 +92,7 @@ class SurerAnswer:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def check_with(self, settings: Any) -> None:
+    def check_with(self, settings: Method) -> None:
         """Refuse methods that leave nothing to compare.
 
         Raises:

@@ -17,9 +17,10 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from langgraph_dynrag.evidence import CountTokens, clean
+from langgraph_dynrag.method import Method
 from langgraph_dynrag.search_tags.formats import TagFormat
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds, check_fields
@@ -81,7 +82,7 @@ class ReasonInDocuments:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def check_with(self, settings: Any) -> None:
+    def check_with(self, settings: Method) -> None:
         """Refuse methods that insert nothing that could be condensed.
 
         Raises:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from langgraph_dynrag.drafts.draft import DraftView, Unit, Verdict
+from langgraph_dynrag.method import Method
 from langgraph_dynrag.triggers.base import BaseTrigger
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.text.units import sentences
@@ -124,7 +125,7 @@ class WholeAnswers(BaseTrigger):
         reason = f"answer {min(view.rounds, self.iterations)} of {self.iterations} is written"
         return Verdict(again, reason, position=0 if again else None, trigger="whole answers")
 
-    def check_with(self, settings: Any) -> None:
+    def check_with(self, settings: Method) -> None:
         """Refuse settings that would keep an earlier answer, or not judge the next one.
 
         Raises:

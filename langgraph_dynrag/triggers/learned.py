@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from langgraph_dynrag.drafts.draft import DraftView, Signal, Verdict
+from langgraph_dynrag.method import Method
 from langgraph_dynrag.triggers.base import BaseTrigger
 from langgraph_dynrag.triggers.features import FEATURES, features_of, signals_of
 from langgraph_dynrag.triggers.learned_model import LearnedModel
@@ -72,7 +73,7 @@ class LearnedTrigger(BaseTrigger):
         """Signals that the model's features read, and the probabilities that give the position."""
         return signals_of(self.model.features) | {"logprob"}
 
-    def check_with(self, settings: Any) -> None:
+    def check_with(self, settings: Method) -> None:
         """Refuse a retriever that does not know what the model's features ask of the index.
 
         Raises:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from langgraph_dynrag.drafts.draft import DraftView, Verdict
+from langgraph_dynrag.method import Method
 from langgraph_dynrag.triggers.base import BaseTrigger
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.typed_fields import Bounds
@@ -37,7 +38,7 @@ class Reflection(BaseTrigger):
     delta: Annotated[float | None, Bounds(least=0, most=1, what="a probability between 0 and 1, or None,")] = 0.2
     mode: Mode = "adaptive"
 
-    def check_with(self, settings: Any) -> None:
+    def check_with(self, settings: Method) -> None:
         """Refuse `Settings` without a segment selection.
 
         Raises:

@@ -8,9 +8,9 @@ question and documents are not part of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from langgraph_dynrag.drafts.draft import DraftView, Unit, Verdict
+from langgraph_dynrag.method import Method
 from langgraph_dynrag.search_tags.formats import SEARCH, TagFormat
 from langgraph_dynrag.triggers.base import BaseTrigger
 from rag_backbone.errors import ConfigurationError
@@ -34,7 +34,7 @@ class WrittenTag(BaseTrigger):
         """Text up to the mark that closes a call."""
         return Unit("until", until=self.tag_format.call[1])
 
-    def check_with(self, settings: Any) -> None:
+    def check_with(self, settings: Method) -> None:
         """Refuse an injector: evidence that stands in the text cannot go into the parameters.
 
         Raises:
