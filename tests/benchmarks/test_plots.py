@@ -74,7 +74,7 @@ REFERENCES = {
     "triggers": (0.5, 0.5),
 }
 COUNTS = {
-    "calibrated": ["n = 58", "n = 57"],
+    "calibrated": ["n = 75", "n = 70"],
     "compare_methods": ["n = 50", "3 questions"],
     "concurrency": ["n = 16"],
     "conflicts": ["n = 10 + 20", "n = 12 + 22", "n = 12", "n = 10"],
