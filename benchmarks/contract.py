@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import PLOTS
+from benchmarks.redraw import digest, sources
 from langgraph_dynrag.evaluation.deadline import Deadline
 from rag_backbone import plot_style
 from rag_backbone.errors import MissingExtraError
@@ -84,7 +85,9 @@ def _plot(name: str, figures: Mapping[str, Any], path: Path) -> None:
     if figure is None:
         note("no plot: nothing was measured yet")
         return
-    plot_style.save(figure, path)
+    # A plot that is drawn from this file alone says so, and a test compares what is committed.
+    about = {"Source": digest(path.parent, name)} if sources(name) == (name,) else None
+    plot_style.save(figure, path, about=about)
     note(f"wrote {path}")
 
 
