@@ -1,6 +1,7 @@
 """Signals of recorded points that their drafts did not keep, from one forward pass over each sentence.
 
-The pass reads the prompt without passages, the answer before the sentence, and the sentence, encoded anew. It gives
+The input is the prompt without passages, the answer up to the sentence, and the sentence, tokenised again. The pass
+gives
 
 - the margin of each token: its log-probability minus the runner-up's (the likeliest other token's), and
 - hidden states, averaged over the positions that predicted the sentence's tokens, at a half, two thirds, and the whole

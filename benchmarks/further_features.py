@@ -36,7 +36,7 @@ STATES_ALONE = "hidden states elsewhere, alone"
 
 
 def margins_of(view: DraftView, margins: Sequence[float]) -> dict[str, float | None]:
-    """Return the least margins of a sentence that was encoded anew: of all tokens, and of those of new names."""
+    """Return a sentence's least margins, after tokenising it again: of all tokens, and of those of new names."""
     new = [margins[t] for t in new_name_tokens(view) if t < len(margins)]
     return dict(zip(MARGINS, (min(margins, default=None), min(new, default=None)), strict=True))
 

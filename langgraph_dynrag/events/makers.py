@@ -33,9 +33,20 @@ def draft_event(draft: Draft, *, carried: int, evidence: list[str]) -> DraftEven
 
 def verdict_event(verdict: Verdict, tokens: int) -> VerdictEvent:
     """Return the event that records a verdict on `tokens` tokens."""
-    told: dict[str, Any] = {**verdict.to_state()}
-    told.pop("k", None)
-    return cast("VerdictEvent", {"type": "verdict", "tokens": tokens, **told})
+    told = verdict.to_state()
+    return VerdictEvent(
+        type="verdict",
+        tokens=tokens,
+        trigger=told["trigger"],
+        retrieve=told["retrieve"],
+        reason=told["reason"],
+        scores=told["scores"],
+        score=told["score"],
+        threshold=told["threshold"],
+        position=told["position"],
+        hits=told["hits"],
+        cost=told["cost"],
+    )
 
 
 def with_cost(event: _E, cost: CallCost | None) -> _E:

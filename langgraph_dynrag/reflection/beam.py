@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Literal, cast
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from typing_extensions import TypedDict
 
@@ -23,6 +23,7 @@ from langgraph_dynrag.reflection.scores import (
     Probabilities,
     SegmentScore,
     SegmentScoreState,
+    plain,
 )
 
 Unsupported = Literal["keep", "drop"]
@@ -131,7 +132,15 @@ class Decision:
 
     def to_state(self) -> DecisionState:
         """Return the decision as plain data."""
-        return cast("DecisionState", asdict(self))
+        return {
+            "retrieve": self.retrieve,
+            "keep": self.keep,
+            "reason": self.reason,
+            "score": self.score,
+            "threshold": self.threshold,
+            "probabilities": plain(self.probabilities),
+            "query": self.query,
+        }
 
 
 @dataclass(frozen=True)
@@ -252,7 +261,7 @@ class Beam:
         """Return the beam as plain data, as kept in the graph's state."""
         return {
             "hypotheses": [h.to_state() for h in self.hypotheses],
-            "judgements": [None if p is None else dict(p) for p in self.judgements],
+            "judgements": [plain(p) for p in self.judgements],
             "candidates": [{"parent": c.parent, "segment": c.segment.to_state()} for c in self.candidates],
             "accepted": self.accepted,
         }

@@ -77,7 +77,7 @@ class Critique:
 
     def to_state(self) -> CritiqueState:
         """Return the critique as plain data."""
-        return cast("CritiqueState", asdict(self))
+        return {"relevance": plain(self.relevance), "support": plain(self.support), "utility": plain(self.utility)}
 
 
 class SegmentScoreState(TypedDict):
@@ -103,6 +103,11 @@ class SegmentScore:
     def to_state(self) -> SegmentScoreState:
         """Return the terms as plain data."""
         return cast("SegmentScoreState", asdict(self))
+
+
+def plain(p: Probabilities | None) -> dict[str, float] | None:
+    """Return a judgement as a dict, which a state can hold."""
+    return None if p is None else dict(p)
 
 
 def score(logprobs: Sequence[float], critique: Critique, weights: Weights) -> SegmentScore:

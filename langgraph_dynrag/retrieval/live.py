@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -10,20 +10,26 @@ from langchain_core.documents import Document
 from langgraph_dynrag.retrieval.local_retriever import LocalRetriever
 
 
+class VectorIndex(Protocol):
+    """An index that is searched by dense vectors: `LocalIndex`."""
+
+    def nearest(self, query: str, k: int) -> list[tuple[Document, float]]:
+        """Return the `k` chunks nearest to a query, with their cosine distances."""
+
+
 class LiveVectors:
     """The dense vectors of an index, with the vector-store interface that `DenseRetriever` uses.
 
     Args:
-        index: The `LocalIndex`.
+        index: The index.
     """
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: VectorIndex) -> None:
         self.index = index
 
     def similarity_search_with_score(self, query: str, k: int = 4) -> list[tuple[Document, float]]:
         """Return the nearest documents with their cosine distances."""
-        found: list[tuple[Document, float]] = self.index.nearest(query, k)
-        return found
+        return self.index.nearest(query, k)
 
 
 class LiveBM25Retriever(LocalRetriever):

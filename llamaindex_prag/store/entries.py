@@ -173,7 +173,7 @@ def drop_unused_layouts(rows: Rows) -> None:
 
 
 class RowsChange:
-    """The changes of documents, texts and adapters, as `DocumentsOfStore` and `BaseStore` ask for them."""
+    """The changes of documents, texts and adapters, as `BaseStore` asks for them."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows

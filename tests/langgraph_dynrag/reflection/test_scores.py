@@ -1,6 +1,8 @@
 """Self-RAG's judgements as numbers, against hand computations and NumPy."""
 
+import json
 import math
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -70,3 +72,9 @@ def test_answers_that_cannot_occur_are_equally_likely():
     assert normalised({"yes": -math.inf, "no": -math.inf}) == {"yes": 0.5, "no": 0.5}
     assert likelihood([]) == 0.0
     assert likeliest({"a": 0.2, "b": 0.4, "c": 0.4}) == "b"
+
+
+def test_a_critique_of_any_mappings_is_plain_data_in_the_state():
+    """A reflector of one's own may return mappings that neither JSON nor a checkpointer can hold."""
+    state = Critique(relevance=MappingProxyType({"yes": 0.75, "no": 0.25})).to_state()
+    assert json.loads(json.dumps(state)) == {"relevance": {"yes": 0.75, "no": 0.25}, "support": None, "utility": None}
