@@ -4,8 +4,8 @@ The input is the prompt without passages, the answer up to the sentence, and the
 gives
 
 - the margin of each token: its log-probability minus the runner-up's (the likeliest other token's), and
-- hidden states, averaged over the positions that predicted the sentence's tokens, at a half, two thirds, and the whole
-  of the layers: (3, width).
+- hidden states, averaged over the positions that predicted the sentence's tokens, after `DEPTHS` of the layers:
+  (depths, width).
 
 They are kept beside the records of the points, one file for each file of questions.
 """
@@ -30,9 +30,7 @@ from benchmarks.draft_points import EXEMPLARS
 from benchmarks.point_records import Row, points_of
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.prompts import reasoned_prompt
-
-DEPTHS = (1 / 2, 2 / 3, 1.0)
-"""Share of the layers after which hidden states are read."""
+from langgraph_dynrag.triggers.probe import DEPTHS
 
 
 @dataclass(frozen=True, slots=True)

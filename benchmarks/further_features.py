@@ -6,9 +6,9 @@
   every sentence.
 - Margin: the least difference between the log-probabilities of a token and of its runner-up, among all tokens and among
   those of new names; drafts do not keep it.
-- Hidden states: the log-odds of a probe (`benchmarks.state_probe`).
+- Hidden states: the log-odds of a probe (`langgraph_dynrag.calibration.probing`).
 
-Judged by logistic regression only, without calibration, which does not change an order.
+All but the last are judged by logistic regression only, without calibration, which does not change an order.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ ATTENTION = {"rind": "RIND, paper (DRAGIN)", "etc": "trend of entropy, paper (ET
 """Feature to the recorded trigger whose score it is."""
 QUERY = ("query_score", "query_gap")
 MARGINS = ("least_margin", "least_new_name_margin")
-STATE = "state"
 FURTHER = {"with RIND and ETC": tuple(ATTENTION), "with the query's scores": QUERY}
 """Name of a trigger to its further features."""
-READ_AGAIN = {"with the margin": MARGINS, "with hidden states": (STATE,)}
+READ_AGAIN = {"with the margin": MARGINS}
 """The same for features that need one more forward pass over each sentence (`benchmarks.forced_signals`)."""
+WITH_STATES = "with hidden states"
 STATES_ALONE = "hidden states elsewhere, alone"
 
 

@@ -32,8 +32,8 @@ from benchmarks.further_features import (
     ATTENTION,
     FURTHER,
     READ_AGAIN,
-    STATE,
     STATES_ALONE,
+    WITH_STATES,
     further_features,
     margins_of,
     ranked,
@@ -41,9 +41,8 @@ from benchmarks.further_features import (
 from benchmarks.point_records import Row, single_hop, written
 from benchmarks.runs import load_chat
 from benchmarks.scoring import mean
-from benchmarks.state_probe import probe
 from langgraph_dynrag.calibration.measures import calibration_error, roc_area, roc_area_difference
-from langgraph_dynrag.calibration.training import LabelledPoint, Trained, train
+from langgraph_dynrag.calibration.training import LabelledPoint, Trained, fit, train
 from langgraph_dynrag.drafts.draft import Draft, DraftView
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.triggers.features import FEATURES, features_of
@@ -150,14 +149,18 @@ def data_set(name: str) -> str:
 
 
 def fitted(training: Points, kind: ModelKind, seed: int, features: Sequence[str] = tuple(FEATURES)) -> Trained:
-    """Train on the points of several files; questions of different files are different ones."""
+    """Train on the points of several files."""
+    return train(together_of(training), features, kind=kind, seed=seed)
+
+
+def together_of(training: Points) -> list[LabelledPoint]:
+    """Return the points of several files; questions of different files are different ones."""
     numbers: dict[tuple[str, int], int] = {}
-    points = []
-    for name, of in training.items():
-        for point, _ in of:
-            number = numbers.setdefault((name, point.question), len(numbers))
-            points.append(LabelledPoint(number, point.values, point.needed))
-    return train(points, features, kind=kind, seed=seed)
+    return [
+        replace(point, question=numbers.setdefault((name, point.question), len(numbers)))
+        for name, of in training.items()
+        for point, _ in of
+    ]
 
 
 def judge_all(points: Points, training: Points, seed: int, states: States | None = None) -> dict[str, Any]:
@@ -181,10 +184,14 @@ def judge_all(points: Points, training: Points, seed: int, states: States | None
         for trigger, trained in triggers.items():
             model = trained.model
             scores[trigger] = [model.probability([p.values[f] for f in model.features]) for p, _ in of]
-        known, judged = [p for others in elsewhere.values() for p, _ in others], [p for p, _ in of]
+        known, judged = together_of(elsewhere), [p for p, _ in of]
         if states:
-            known, judged = with_probe(elsewhere, of, np.concatenate([states[n] for n in elsewhere]), states[name])
-            scores[STATES_ALONE] = [_number(p.values[STATE]) for p in judged]
+            read = with_states(known, np.concatenate([states[n] for n in elsewhere]))
+            for kind in KINDS:
+                model = fit(read, tuple(FEATURES), kind=kind, seed=seed)
+                inputs = [p.inputs(model) for p in with_states(judged, states[name])]
+                scores[f"learned elsewhere, {kind}, {WITH_STATES}"] = [model.uncalibrated(x) for x in inputs]
+            scores[STATES_ALONE] = [_number(x[-1]) for x in inputs]
         for more, features in {**FURTHER, **(READ_AGAIN if states else {})}.items():
             scores[f"learned elsewhere, logistic, {more}"] = ranked(known, judged, (*FEATURES, *features))
         rows[name] = [judged_by(trigger, of, s, scores, seed) for trigger, s in scores.items()]
@@ -213,21 +220,9 @@ def judge_all(points: Points, training: Points, seed: int, states: States | None
     }
 
 
-def with_probe(
-    training: Points,
-    of: Sequence[tuple[LabelledPoint, str]],
-    states: NDArray[np.float32],
-    judged: NDArray[np.float32],
-) -> tuple[list[LabelledPoint], list[LabelledPoint]]:
-    """Return the training points and the points to judge with the log-odds of a probe as a further feature."""
-    known = [(f"{name} {p.question}", p) for name, points in training.items() for p, _ in points]
-    numbers = {question: i for i, question in enumerate(dict.fromkeys(question for question, _ in known))}
-    own, others, _ = probe(states, [p.needed for _, p in known], [numbers[question] for question, _ in known], judged)
-
-    def with_state(points: Sequence[LabelledPoint], scores: Sequence[float]) -> list[LabelledPoint]:
-        return [replace(p, values={**p.values, STATE: s}) for p, s in zip(points, scores, strict=True)]
-
-    return with_state([p for _, p in known], own), with_state([p for p, _ in of], others)
+def with_states(points: Sequence[LabelledPoint], states: NDArray[np.float32]) -> list[LabelledPoint]:
+    """Return the points with their hidden states, (points, depths, width), for a probe."""
+    return [replace(p, states=of) for p, of in zip(points, states, strict=True)]
 
 
 def thresholds(training: Points, trained: Trained) -> list[dict[str, float]]:
@@ -273,7 +268,7 @@ def judged_by(
     new = [i for i, (p, _) in enumerate(of) if _number(p.values["new_names"]) > 0]
     area, low, high = roc_area([scores[i] for i in new], [labels[i] for i in new], groups=[groups[i] for i in new])
     row |= {"n_new": len(new), "auc_new": area, "auc_new_interval": (low, high)}
-    if trigger not in PLAIN and trigger != STATES_ALONE and not trigger.endswith((*FURTHER, *READ_AGAIN)):
+    if trigger not in PLAIN and trigger != STATES_ALONE and not trigger.endswith((*FURTHER, *READ_AGAIN, WITH_STATES)):
         row["calibration_error"] = calibration_error(scores, labels)
         row["error_by_chance"] = error_by_chance(scores, seed)
     return row

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from langgraph_dynrag.calibration.training import TooFewPointsError
+from langgraph_dynrag.calibration.folds import TooFewPointsError
 
 
 def missed_threshold(needed: Sequence[float], alpha: float, confidence: float) -> float:

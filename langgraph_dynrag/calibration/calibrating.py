@@ -53,6 +53,7 @@ def calibrate(
     preset: str | Preset = "flare",
     trigger: Trigger | Literal["learned"] | None = None,
     learner: ModelKind = "logistic",
+    probe: bool = False,
     points: int = 5,
     samples: int = 1000,
     bootstrap_seed: int = 0,
@@ -89,6 +90,9 @@ def calibrate(
         trigger: The trigger to calibrate, which must have a `threshold` (see `triggers.threshold`); None: the
             preset's. `"learned"` trains one, with scikit-learn (extra `learned`).
         learner: What is trained for `trigger="learned"`: logistic regression, or small gradient-boosted trees.
+        probe: With `trigger="learned"`, whether to train a probe on the model's hidden states as one more input; only
+            for `LocalChatModel`. It reads each sentence once more, and improved nothing where it was measured
+            (docs/results-triggers.md).
         points: Number of thresholds at which the graph runs, with `cost`.
         samples: Number of bootstrap samples.
         bootstrap_seed: Seed of the bootstrap.
@@ -108,6 +112,8 @@ def calibrate(
     """
     refuse_unknown_options(options, "calibrate", _PARAMETERS)
     asked = all_asked(questions)
+    if probe and trigger != "learned":
+        raise ConfigurationError("probe=True is an input of a learned trigger; pass trigger='learned' as well")
     goal = _learned_goal(trigger, rate, per, cost, missed, confidence, learner)
     if goal is None:
         _check_options(rate, per, cost, asked)
@@ -128,6 +134,7 @@ def calibrate(
             calibrated_for=lambda: belonging(model, prompt),
             samples=samples,
             seed=bootstrap_seed,
+            probe=probe,
             shown=lambda values, what: _bar(values, what, show=progress),
         )
     watching: Any = trigger or chosen.settings["trigger"]

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from langgraph_dynrag.calibration.bounds import missed_rank, missed_threshold
+from langgraph_dynrag.calibration.folds import TooFewPointsError
 from langgraph_dynrag.calibration.points import PointRecorder, features_for, label_points, refuse_unanswered
 from langgraph_dynrag.calibration.questions import CalibrationQuestion
 from langgraph_dynrag.calibration.report import Calibration, LearnedFigures, Point
 from langgraph_dynrag.calibration.thresholds import Curve, Values, interval
-from langgraph_dynrag.calibration.training import LabelledPoint, TooFewPointsError, Trained, train
+from langgraph_dynrag.calibration.training import LabelledPoint, Trained, train
 from langgraph_dynrag.presets.file import CalibratedFor
 from langgraph_dynrag.presets.methods import Preset
 from langgraph_dynrag.retrieval.retriever import Retriever
@@ -76,6 +77,7 @@ def calibrate_learned(
     calibrated_for: Callable[[], CalibratedFor],
     samples: int,
     seed: int,
+    probe: bool,
     shown: Callable[[Sequence[Any], str], Iterable[Any]],
 ) -> Calibration:
     """Label the sentences of drafts, train a model on them, and choose its threshold.
@@ -90,6 +92,7 @@ def calibrate_learned(
         calibrated_for: Describes model and prompt.
         samples: Number of bootstrap samples.
         seed: Seed of the training, of the questions held out, and of the bootstrap.
+        probe: Whether to train a probe on hidden states as well.
         shown: Shows progress through a sequence.
 
     Raises:
@@ -107,7 +110,7 @@ def calibrate_learned(
             "use preset='flare'"
         )
     refuse_unanswered(questions)
-    (graph, settings), recorder = _built(build, retriever)
+    (graph, settings), recorder = _built(build, retriever, probe=probe)
     points = label_points(graph, settings, recorder, shown(questions, "sentences"))
     trained, trigger, thresholds, curve = _chosen(points, recorder.features, goal, kind, samples, seed)
     at = _just_below(trigger.threshold)  # a curve fires above a threshold, the trigger from it on
@@ -135,16 +138,21 @@ def calibrate_learned(
             trained.auroc,
             trained.auroc_interval,
             trained.calibration_error,
+            None if trained.model.probe is None else trained.model.probe.depth,
         ),
     )
 
 
-def _built(build: Callable[[PointRecorder], Built], retriever: Retriever) -> tuple[Built, PointRecorder]:
+def _built(
+    build: Callable[[PointRecorder], Built], retriever: Retriever, *, probe: bool
+) -> tuple[Built, PointRecorder]:
     """Build the graph with all features, or with those that need no entropy if the model does not report it."""
-    recorder = PointRecorder(features_for(retriever, frozenset({"logprob", "entropy"})))
+    recorder = PointRecorder(features_for(retriever, frozenset({"logprob", "entropy"})), probe=probe)
     try:
         return build(recorder), recorder
     except SignalUnavailableError:
+        if probe:
+            raise
         recorder = PointRecorder(features_for(retriever, frozenset({"logprob"})))
         built = build(recorder)
         logger.warning("the model does not report entropies; the trigger is learned without them")
@@ -171,7 +179,7 @@ def _chosen(
     learning, held_out = split(points, HELD_OUT, seed)
     trained = train(learning, features, kind=kind, seed=seed)
     model = trained.model
-    p = [model.probability([h.values[name] for name in model.features]) for h in held_out]
+    p = [model.probability(h.inputs(model)) for h in held_out]
     needed = one_per_question(held_out, p, seed)
     threshold = missed_threshold(needed, goal.missed, goal.confidence)
     policy = Policy("missed", goal.missed, goal.confidence, len(needed))

@@ -22,6 +22,7 @@ from langgraph_dynrag.retrieval.retriever import Retriever, call_retriever
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.triggers.features import FEATURES, features_of, signals_of
 from langgraph_dynrag.triggers.learned import KnowsFrequencies
+from langgraph_dynrag.triggers.probe import DEPTHS
 from rag_backbone.errors import ConfigurationError
 
 _SENTENCE = Unit("sentence")
@@ -38,10 +39,12 @@ class PointRecorder:
 
     Args:
         features: The features to record.
+        probe: Whether to record hidden states as well, at the depths of `triggers.probe`.
     """
 
-    def __init__(self, features: Sequence[str]) -> None:
+    def __init__(self, features: Sequence[str], *, probe: bool = False) -> None:
         self.features = tuple(features)
+        self._probe = probe
         self.points: list[LabelledPoint] = []
         self._settings: Settings | None = None
         self._asked: CalibrationQuestion | None = None
@@ -50,8 +53,9 @@ class PointRecorder:
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """Signals that the features read."""
-        return signals_of(self.features) | {"logprob"}
+        """Signals that are recorded."""
+        states: frozenset[Signal] = frozenset({"hidden_states"}) if self._probe else frozenset()
+        return signals_of(self.features) | states | {"logprob"}
 
     @property
     def unit(self) -> Unit:
@@ -73,7 +77,8 @@ class PointRecorder:
             return Verdict(False, "nothing was written")
         needed = self._is_needed(view)
         values = dict(zip(self.features, features_of(view, self.features), strict=True))
-        self.points.append(LabelledPoint(self._number, values, needed))
+        states = view.read_states(DEPTHS) if self._probe and view.read_states is not None else None
+        self.points.append(LabelledPoint(self._number, values, needed, states))
         logprobs = view.unit.logprobs
         at = min(range(len(logprobs)), key=logprobs.__getitem__) if needed else None
         reason = f"a retrieval was {'' if needed else 'not '}needed"

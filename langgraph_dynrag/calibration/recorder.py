@@ -58,6 +58,8 @@ class Recorder:
             view = replace(view, attend_alone=_remembering(view.attend_alone))
         if view.sample_ends is not None:  # samples dozens of sequences, which do not depend on the threshold
             view = replace(view, sample_ends=functools.cache(view.sample_ends))
+        if view.read_states is not None:
+            view = replace(view, read_states=functools.cache(view.read_states))
         verdict = verdict_on(self._trigger, view)
         self._keep(verdict, lambda trigger: trigger.judge(view))
         return replace(verdict, retrieve=False, position=None, hits=())

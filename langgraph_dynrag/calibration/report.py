@@ -46,6 +46,8 @@ class LearnedFigures:
     """95 % bootstrap interval over questions."""
     calibration_error: float
     """Expected calibration error, 10 bins."""
+    probe: float | None = None
+    """Depth of the probe on hidden states; None: there is none."""
 
 
 @dataclass(frozen=True)
@@ -153,5 +155,6 @@ def _learned_lines(found: LearnedFigures, trigger: Trigger) -> list[str]:
         f"  {getattr(trigger, 'policy', None) or 'no policy'}",
         f"  {found.kind}, learned on {found.points} sentences, of which {found.needed} needed a retrieval",
         f"  features: {', '.join(found.features)}",
+        *([] if found.probe is None else [f"  and a probe on the hidden states after {found.probe:.0%} of the layers"]),
         f"  cross-validation: {area}, {error}",
     ]

@@ -9,25 +9,24 @@ scores (the models behind those scores did see the point's question).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from langgraph_dynrag.calibration.folds import TooFewPointsError, folds_of
 from langgraph_dynrag.calibration.measures import calibration_error, roc_area
+from langgraph_dynrag.calibration.probing import fit_probe
+from langgraph_dynrag.drafts.draft import Floats
 from langgraph_dynrag.triggers.learned_model import LearnedModel, ModelKind, Tree, calibrated
-from rag_backbone.errors import ConfigurationError
+from langgraph_dynrag.triggers.probe import DEPTHS, Probe
 from rag_backbone.extras import needed_for
 
 LEAST_POINTS = 50
 """With fewer points, a learned model would follow chance."""
 
 Values = NDArray[np.float64]
-
-
-class TooFewPointsError(ConfigurationError):
-    """There are too few labelled sentences, or all have the same label, so that nothing can be learned from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,16 @@ class LabelledPoint:
     values: Mapping[str, float | None]
     """Feature to value; None: it has no value here."""
     needed: bool
+    states: Floats | None = field(default=None, compare=False, repr=False)
+    """Hidden states of the sentence at the depths of `triggers.probe`, (depths, width), for a probe."""
+
+    def inputs(self, model: LearnedModel) -> list[float | None]:
+        """Return what the model weighs at this point."""
+        values = [self.values[name] for name in model.features]
+        if model.probe is None:
+            return values
+        assert self.states is not None
+        return [*values, model.probe.log_odds(self.states[DEPTHS.index(model.probe.depth)])]
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ def train(
             )
         model = fit(rest, used, kind=kind, seed=seed)
         for i in np.flatnonzero(fold_of == fold).tolist():
-            scores[i] = model.uncalibrated(_row(points[i], used))
+            scores[i] = model.uncalibrated(points[i].inputs(model))
     probabilities = np.zeros(len(points))
     for fold in np.unique(fold_of):
         others = fold_of != fold
@@ -112,22 +121,17 @@ def train(
     )
 
 
-def folds_of(groups: Sequence[int], folds: int) -> NDArray[np.int64]:
-    """Return the fold of each point, (points,), with all points of a group in the same one."""
-    with needed_for("a learned trigger"):
-        from sklearn.model_selection import GroupKFold
-
-    found = np.zeros(len(groups), np.int64)
-    split = GroupKFold(min(folds, len(set(groups)))).split(found, groups=groups)
-    for fold, (_, held_out) in enumerate(split):
-        found[held_out] = fold
-    return found
-
-
 def fit(points: Sequence[LabelledPoint], features: Sequence[str], *, kind: ModelKind, seed: int = 0) -> LearnedModel:
-    """Return an uncalibrated model of the points, which must have both labels."""
+    """Return an uncalibrated model of the points, which must have both labels; with a probe if they have states.
+
+    The probe's log-odds are one more input. Those to train on come from probes that did not see the point's question.
+    """
     x = np.asarray([_row(p, features) for p in points], np.float64)  # (points, features); None becomes nan
     y = np.asarray([p.needed for p in points])
+    probe = None
+    if (states := [p.states for p in points if p.states is not None]) and len(states) == len(points):
+        fitted = fit_probe(np.stack(states), y.tolist(), [p.question for p in points])
+        probe, x = fitted.probe, np.column_stack([x, fitted.out_of_fold])
     known = ~np.isnan(x)
     means = np.where(known, x, 0).sum(0) / np.maximum(known.sum(0), 1)
     filled = np.where(known, x, means)
@@ -135,7 +139,7 @@ def fit(points: Sequence[LabelledPoint], features: Sequence[str], *, kind: Model
     scales = np.where(deviations > 0, deviations, 1.0)
     estimator = estimator_of(kind, seed)
     estimator.fit((filled - means) / scales if kind == "logistic" else filled, y)
-    return converted(estimator, features, means, scales)
+    return converted(estimator, features, means, scales, probe)
 
 
 def estimator_of(kind: ModelKind, seed: int = 0) -> Any:
@@ -152,16 +156,20 @@ def estimator_of(kind: ModelKind, seed: int = 0) -> Any:
     )
 
 
-def converted(estimator: Any, features: Sequence[str], means: Values, scales: Values) -> LearnedModel:
+def converted(
+    estimator: Any, features: Sequence[str], means: Values, scales: Values, probe: Probe | None = None
+) -> LearnedModel:
     """Return the plain numbers of a fitted estimator.
 
     Args:
         estimator: A `LogisticRegression` of standardised features, or a `GradientBoostingClassifier` of raw ones.
         features: The features' names.
-        means: (features,), in place of missing values, and subtracted before standardising.
-        scales: (features,), divided by when standardising.
+        means: (inputs,), in place of missing values, and subtracted before standardising.
+        scales: (inputs,), divided by when standardising.
+        probe: The probe whose log-odds are the last input, after the features.
     """
     about: dict[str, Any] = {"features": tuple(features), "means": means.tolist(), "scales": scales.tolist()}
+    about["probe"] = probe
     if hasattr(estimator, "coef_"):
         weights = estimator.coef_[0].tolist()
         return LearnedModel("logistic", intercept=float(estimator.intercept_[0]), weights=weights, **about)

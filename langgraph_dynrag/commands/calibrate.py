@@ -42,6 +42,9 @@ def calibrate(
     learner: Annotated[
         Literal["logistic", "trees"], typer.Option(help="What to train with --trigger learned.")
     ] = "logistic",
+    probe: Annotated[
+        bool, typer.Option("--probe", help="With --trigger learned: also weigh hidden states (in-process models).")
+    ] = False,
     missed: Annotated[
         float | None,
         typer.Option(help="With --trigger learned, instead of a rate: share of needed retrievals that may be missed."),
@@ -87,6 +90,7 @@ def calibrate(
         confidence=confidence,
         trigger=trigger,
         learner=learner,
+        probe=probe,
         preset=method,
         points=points,
         bootstrap_seed=seed,

@@ -31,11 +31,11 @@ from rag_backbone.text.units import (
 from rag_backbone.typed_fields import check_fields
 
 Floats = NDArray[np.floating[Any]]
-Signal = Literal["logprob", "entropy", "attention", "attention_alone", "end_states"]
+Signal = Literal["logprob", "entropy", "attention", "attention_alone", "end_states", "hidden_states"]
 """A signal that a trigger or query formulator may need. `attention_alone` is attention from a separate forward pass
 over a given text only, as published code uses it; `end_states` are hidden states at the ends of sampled continuations;
-the others are recorded during decoding."""
-MODEL_STATES: frozenset[Signal] = frozenset({"attention", "attention_alone", "end_states"})
+`hidden_states` are those of the draft itself, read once more in one pass; the others are recorded during decoding."""
+MODEL_STATES: frozenset[Signal] = frozenset({"attention", "attention_alone", "end_states", "hidden_states"})
 """The signals that come from inside a forward pass, and not from its distribution over the next token."""
 
 EndOfDraft = Literal["unit", "end", "limit", "deadline"]
@@ -253,6 +253,10 @@ class AloneAttention:
 AttendAlone = Callable[[str, Sequence[int] | None], AloneAttention]
 """Computes the attention over a text, given the text and its token ids if known."""
 
+ReadStates = Callable[[tuple[float, ...]], Floats]
+"""Reads the judged tokens in one forward pass, given depths from above 0 to 1 (after the last layer), and returns the
+hidden states after these shares of the layers: (depths, width), averaged over the positions that predict the tokens."""
+
 DocumentFrequency = Callable[[str], int | None]
 """Counts the documents that contain a word; None for a word that the index does not hold."""
 
@@ -277,6 +281,7 @@ class DraftView:
     context: Context | None = None
     attend_alone: AttendAlone | None = None
     sample_ends: SampleEnds | None = None
+    read_states: ReadStates | None = None
     retrieval: Mapping[str, float] | None = None
     """The model's own statement whether it needs a passage next: `yes`, `no`, `continue`; None if it was not asked."""
     rounds: int = 0

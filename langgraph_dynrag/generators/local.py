@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackManager
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -21,7 +22,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.collector import Collector, rows_from_scores
-from langgraph_dynrag.drafts.draft import MODEL_STATES, AloneAttention, AttentionRows, Context, Draft, Signal
+from langgraph_dynrag.drafts.draft import MODEL_STATES, AloneAttention, AttentionRows, Context, Draft, Floats, Signal
 from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.drafts.stop_at_unit import StopAtUnit, WatchReply
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
@@ -78,7 +79,7 @@ class LocalGenerator(Generator):
     @property
     def signals(self) -> frozenset[Signal]:
         """All signals that the architecture allows."""
-        names: set[Signal] = {"logprob", "entropy"}
+        names: set[Signal] = {"logprob", "entropy", "hidden_states"}
         if "attention" in self.chat.lm.engine.signals:
             names |= {"attention", "attention_alone", "end_states"}
         return frozenset(names)
@@ -188,6 +189,18 @@ class LocalGenerator(Generator):
         ids = list(token_ids) if token_ids is not None else self.chat.get_token_ids(text)
         weights = self.chat.lm.engine.attention(ids, adapters=adapters)
         return AloneAttention(self._pieces(ids), weights.numpy(force=True))
+
+    def hidden_states(self, task: DraftTask, unit: Draft, depths: Sequence[float]) -> Floats:
+        """Read the tokens in one forward pass, reusing the prompt's cached prefix."""
+        prompt = self.chat.encode([*task.messages, _accepted_only(task)])
+        ids = self.chat.get_token_ids(unit.text) if unit.token_ids is None else unit.token_ids
+        engine = self.chat.lm.engine
+        layers = len(engine.model.get_decoder().layers)
+        names = [max(round(depth * layers), 1) - 1 for depth in depths]
+        scored = engine.score(
+            prompt.ids, ids, hidden_states=names, adapters=task.adapters, answer_from=prompt.answer_from
+        )
+        return np.stack([scored.hidden_states[name].mean(0).numpy(force=True) for name in names])
 
     def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:
         """Sample all continuations in one batch that shares the prompt's KV cache."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_dynrag.drafts.draft import AloneAttention, AttentionRows, Context, Draft, Signal
+from langgraph_dynrag.drafts.draft import AloneAttention, AttentionRows, Context, Draft, Floats, Signal
 from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken, Reply
 from rag_backbone.errors import SignalUnavailableError
@@ -17,7 +17,7 @@ from rag_backbone.errors import SignalUnavailableError
 class Generator(Protocol):
     """A model behind the graph: it continues an answer, replies to instructions, counts tokens, and gives signals.
 
-    A generator that inherits from this class gives no states of its model, unless it overrides the last five methods.
+    A generator that inherits from this class gives no states of its model, unless it overrides the last six methods.
     """
 
     @property
@@ -77,6 +77,22 @@ class Generator(Protocol):
             SignalUnavailableError: If there is none; graphs that need it are refused when they are built.
         """
         raise SignalUnavailableError(f"{self!r} cannot give attention")
+
+    def hidden_states(self, task: DraftTask, unit: Draft, depths: Sequence[float]) -> Floats:  # noqa: ARG002
+        """Return the hidden states of a draft's first tokens, read after the accepted text in one forward pass.
+
+        Args:
+            task: What the draft continues.
+            unit: The tokens.
+            depths: Shares of the layers, above 0 and at most 1.
+
+        Returns:
+            The states after these layers, (depths, width), averaged over the positions that predict the tokens.
+
+        Raises:
+            SignalUnavailableError: If there are none; graphs that need hidden states are refused when they are built.
+        """
+        raise SignalUnavailableError(f"{self!r} cannot give hidden states")
 
     def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:  # noqa: ARG002
         """Sample continuations of the accepted text, each up to the end of its sentence or short answer.

@@ -20,7 +20,7 @@ from langgraph_dynrag.steps.accept import accept, after_acceptance, answer_compl
 from langgraph_dynrag.steps.exchange import notified
 from langgraph_dynrag.steps.insert import own_words
 from langgraph_dynrag.steps.no_text import asked_again
-from langgraph_dynrag.steps.sample import sampler
+from langgraph_dynrag.steps.sample import reader, sampler
 from langgraph_dynrag.steps.task import draft_task, placed, unit_now
 from langgraph_dynrag.streaming import emit
 from langgraph_dynrag.triggers.base import verdict_on
@@ -124,6 +124,7 @@ def draft_view(state: State, settings: Settings, draft: Draft, judged: int) -> D
         context=context,
         attend_alone=_attend_alone(where, settings) if where and "attention_alone" in needs else None,
         sample_ends=sampler(state, settings) if "end_states" in needs else None,
+        read_states=reader(state, settings, draft[:judged]) if "hidden_states" in needs else None,
         rounds=len(events_of(state.get("trace") or [], ResumeEvent)),
         carries_content=settings.carries_content,
         passages=state.get("evidence") or (),

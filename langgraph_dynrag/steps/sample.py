@@ -1,10 +1,11 @@
-"""Sampling continuations of a state, for triggers and evidence selectors. Used by `monitor` and `resume`."""
+"""Hidden states of a draft and of sampled continuations, for triggers and evidence selectors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import cast
 
+from langgraph_dynrag.drafts.draft import Draft, ReadStates
 from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleEnds, SampleSpec
 from langgraph_dynrag.events.events import EvidenceChoiceEvent
 from langgraph_dynrag.evidence import Passage
@@ -20,6 +21,11 @@ from rag_backbone.errors import ConfigurationError
 def sampler(state: State, settings: Settings) -> SampleEnds:
     """Return a function that samples continuations of the accepted text with the current evidence."""
     return lambda spec: _sampled(state, settings, spec)
+
+
+def reader(state: State, settings: Settings, unit: Draft) -> ReadStates:
+    """Return a function that reads the judged tokens after the accepted text, with the current evidence."""
+    return lambda depths: settings.generator.hidden_states(draft_task({**state, "draft": None}, settings), unit, depths)
 
 
 def select(state: State, settings: Settings, found: list[Passage]) -> tuple[list[Passage], list[EvidenceChoiceEvent]]:

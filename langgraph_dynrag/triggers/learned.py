@@ -70,8 +70,9 @@ class LearnedTrigger(BaseTrigger):
 
     @property
     def needs(self) -> frozenset[Signal]:
-        """Signals that the model's features read, and the probabilities that give the position."""
-        return signals_of(self.model.features) | {"logprob"}
+        """Signals that the model's features and its probe read, and the probabilities that give the position."""
+        states: frozenset[Signal] = frozenset() if self.model.probe is None else frozenset({"hidden_states"})
+        return signals_of(self.model.features) | states | {"logprob"}
 
     def check_with(self, settings: Method) -> None:
         """Refuse a retriever that does not know what the model's features ask of the index.
@@ -95,7 +96,11 @@ class LearnedTrigger(BaseTrigger):
         """Compare the probability with the threshold."""
         if not view.unit.text.strip():
             return Verdict(False, "nothing was written", threshold=self.threshold, trigger="learned")
-        p = self.model.probability(features_of(view, self.model.features))
+        inputs = features_of(view, self.model.features)
+        if (probe := self.model.probe) is not None:
+            assert view.read_states is not None  # because of `needs`
+            inputs = (*inputs, probe.log_odds(view.read_states((probe.depth,))[0]))
+        p = self.model.probability(inputs)
         retrieve = p >= self.threshold
         policy = "" if self.policy is None else f" ({self.policy})"
         k = next((k for bound, k in reversed(self.passages) if p >= bound), None) if retrieve else None
@@ -108,4 +113,5 @@ class LearnedTrigger(BaseTrigger):
 
     def __repr__(self) -> str:
         about: list[Any] = [f"{self.model.kind}, {len(self.model.features)} features", f"threshold={self.threshold:g}"]
+        about += [] if self.model.probe is None else [repr(self.model.probe)]
         return f"LearnedTrigger({', '.join(about)})"

@@ -6,8 +6,9 @@ be used without it. With `s` as the logistic function, the uncalibrated probabil
     logistic:  s(intercept + sum_i weights_i * (x_i - means_i) / scales_i)
     trees:     s(intercept + sum_t value of the leaf of tree t that x falls into)
 
-A missing `x_i` is replaced by `means_i`. Calibration interpolates linearly between the knots of an isotonic regression
-and is constant beyond them.
+The inputs `x` are the features and, if there is a probe on hidden states, its log-odds as the last one. A missing `x_i`
+is replaced by `means_i`. Calibration interpolates linearly between the knots of an isotonic regression and is constant
+beyond them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from langgraph_dynrag.triggers.features import check_names
+from langgraph_dynrag.triggers.probe import Probe
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
 
@@ -36,7 +38,7 @@ class Tree:
     """
 
     feature: tuple[int, ...]
-    """Index of the feature that an inner node compares; -1 for a leaf."""
+    """Index of the input that an inner node compares; -1 for a leaf."""
     threshold: tuple[float, ...]
     """Inner nodes lead to the left if the feature is at most this."""
     left: tuple[int, ...]
@@ -83,11 +85,13 @@ class LearnedModel:
     scales: tuple[float, ...]
     intercept: float
     weights: tuple[float, ...] = ()
-    """One per feature, for `kind="logistic"`."""
+    """One per input, for `kind="logistic"`."""
     trees: tuple[Tree, ...] = ()
     """For `kind="trees"`."""
     calibration: tuple[tuple[float, float], ...] = ()
     """Knots (uncalibrated, calibrated), both ascending; none: the probability stays as it is."""
+    probe: Probe | None = None
+    """A probe on hidden states, whose log-odds are the last input, after the features."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("logistic", "trees"):
@@ -97,6 +101,8 @@ class LearnedModel:
             raise ConfigurationError(f"the features of a learned model are {shown(listed)}; a list of names is needed")
         object.__setattr__(self, "features", tuple(listed))
         check_names(self.features)
+        if self.probe is not None:
+            object.__setattr__(self, "probe", Probe.of(self.probe))
         object.__setattr__(self, "intercept", _numbers([self.intercept], "the intercept of a learned model")[0])
         for name in ("means", "scales", "weights"):
             object.__setattr__(self, name, _numbers(getattr(self, name), f"{name} of a learned model"))
@@ -106,7 +112,7 @@ class LearnedModel:
         self._check_sizes()
 
     def _check_sizes(self) -> None:
-        count = len(self.features)
+        count = len(self.features) + (self.probe is not None)
         for name, numbers, needed in (
             ("means", self.means, count),
             ("scales", self.scales, count),
@@ -114,7 +120,7 @@ class LearnedModel:
         ):
             if len(numbers) != needed:
                 raise ConfigurationError(
-                    f"a learned model of kind {self.kind!r} with {count} features has {len(numbers)} {name}; {needed} "
+                    f"a learned model of kind {self.kind!r} with {count} inputs has {len(numbers)} {name}; {needed} "
                     "are needed"
                 )
         if any(scale <= 0 for scale in self.scales):
@@ -122,7 +128,7 @@ class LearnedModel:
         if bool(self.trees) is not (self.kind == "trees"):
             raise ConfigurationError(f"a learned model of kind {self.kind!r} has {len(self.trees)} trees")
         if any(of >= count for tree in self.trees for of in tree.feature):
-            raise ConfigurationError(f"a tree of a learned model compares a feature beyond the {count} that it names")
+            raise ConfigurationError(f"a tree of a learned model compares an input beyond the {count} that there are")
         xs, ys = [k[0] for k in self.calibration], [k[-1] for k in self.calibration]
         pairs = all(len(k) == 2 for k in self.calibration)
         if not pairs or xs != sorted(set(xs)) or ys != sorted(ys) or any(not 0 <= y <= 1 for y in ys):
@@ -156,7 +162,7 @@ class LearnedModel:
         """Return the probability before calibration.
 
         Args:
-            values: The features, in the order of `features`; None: missing.
+            values: The features, in the order of `features`, and the probe's log-odds if there is one; None: missing.
         """
         filled = [mean if v is None else v for v, mean in zip(values, self.means, strict=True)]
         if self.kind == "logistic":

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -116,12 +116,19 @@ class Engine:
         continuation: Sequence[int],
         *,
         attention: bool = False,
+        hidden_states: Sequence[str | int] = (),
         adapters: AdapterSet | None = None,
         answer_from: int | None = None,
     ) -> ScoredText:
         """Return the signals of `continuation` after `prompt`, from one forward pass that reuses the cached prefix.
 
-        Adapters that act from the answer on act on the continuation, or from `answer_from` on, as in `Request`.
+        Args:
+            prompt: Token ids before the continuation.
+            continuation: Token ids that are read.
+            attention: Whether to return attention rows.
+            hidden_states: Modules whose output to return, as `Signals.hidden_state` names one.
+            adapters: Adapters. Those that act from the answer on act on the continuation, or from `answer_from` on.
+            answer_from: As in `Request`.
         """
         if not prompt or not continuation:
             raise ConfigurationError("score needs a prompt and a continuation of at least one token each")
@@ -129,14 +136,19 @@ class Engine:
         check_one_set(adapters)
         if attention:
             check_signal("attention", self.signals, self.model)
+        for name in hidden_states:
+            module_of(self.model, name)
         ids, n = [*prompt, *continuation], len(continuation)
         check_window(self.context_window, len(ids))
         own = SequenceAdapters.of(adapters, len(prompt), answer_from)
 
         def score() -> ScoredText:
             queries = n + 1 if attention else 0
-            out = self._runner.forward_from_cache(own, ids, prompt=len(prompt), keep=n + 1, queries=queries)
-            return _scored(continuation, out.logits[0, :-1], out.attention[0] if attention else None)
+            out = self._runner.forward_from_cache(
+                own, ids, prompt=len(prompt), keep=n + 1, queries=queries, hidden=hidden_states
+            )
+            states = {name: found[0, :-1].float() for name, found in out.hidden.items()}
+            return _scored(continuation, out.logits[0, :-1], out.attention[0] if attention else None, states)
 
         return self._scheduler.run(score)
 
@@ -200,7 +212,7 @@ class Engine:
             adapters = [own.at(len(prompt))] * len(rows)
             out = runner.forward(rows, batch.cache, adapters=adapters, hidden=[request.hidden_state])
             work += TokenCounts(forwards=1, forward_tokens=len(rows), generated_tokens=len(rows))
-            batch.absorb(out.logits[:, -1], out.hidden[request.hidden_state])
+            batch.absorb(out.logits[:, -1], out.hidden[request.hidden_state][:, -1])
 
         def end() -> EOSStates:
             nonlocal work
@@ -354,9 +366,14 @@ class Engine:
         return self.context_window - tokens
 
 
-def _scored(token_ids: Sequence[int], logits: Tensor, attention: Tensor | None = None) -> ScoredText:
+def _scored(
+    token_ids: Sequence[int],
+    logits: Tensor,
+    attention: Tensor | None = None,
+    hidden_states: Mapping[str | int, Tensor] | None = None,
+) -> ScoredText:
     """Return the signals of tokens, given the logits that predict them: (tokens, vocabulary) float32."""
     log_z, entropies = distribution(logits, entropy=True)
     chosen = logits.gather(1, torch.tensor(list(token_ids), device=logits.device)[:, None])[:, 0]
     assert entropies is not None
-    return ScoredText(tuple(token_ids), chosen - log_z, entropies, attention)
+    return ScoredText(tuple(token_ids), chosen - log_z, entropies, attention, hidden_states or {})

@@ -52,13 +52,13 @@ def hidden_state_name(model: PreTrainedModel, layer: int, part: Literal["layer",
 
 
 @contextlib.contextmanager
-def last_hidden(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Record the module's output at the last position: a list that receives one (rows, width) tensor per call."""
+def last_hidden(module: nn.Module, keep: int = 1) -> Iterator[list[Tensor]]:
+    """Record the module's output at the last `keep` positions: a list that receives (rows, keep, width) per call."""
     found: list[Tensor] = []
 
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:
         states = output[0] if isinstance(output, tuple) else output
-        found.append(states[:, -1].clone())
+        found.append(states[:, -keep:].clone())
 
     handle = module.register_forward_hook(hook)
     try:

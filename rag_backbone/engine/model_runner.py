@@ -37,7 +37,7 @@ class Output:
     attention: list[Tensor]
     """One tensor (heads, recorded queries, keys) float32 per sequence; empty unless requested."""
     hidden: dict[str | int, Tensor]
-    """The output at the last position, (rows, width), of each requested module by name."""
+    """The output of each requested module by name, (rows, kept positions, width)."""
     next_tokens: NextTokens | None = None
     """The next-token distribution after each sequence's last position, if requested."""
 
@@ -81,7 +81,7 @@ class ModelRunner:
             keep: Return logits for this many last positions. With a layout, 1 for the last one of each sequence, or
                 None for all, which are then (1, tokens, vocabulary) if it is packed.
             queries: Record attention for this many last positions; a layout records one per sequence.
-            hidden: Modules whose output at the last position to record; not available with a packed layout.
+            hidden: Modules whose output at the same positions to record; not available with a packed layout.
             following: Compute `Output.next_tokens`, without or with entropies.
         """
         rows = ids if isinstance(ids, PackedLayout) else None
@@ -97,7 +97,7 @@ class ModelRunner:
             used = queries or rows is not None or shared is not None or lone
             on = switch.on(queries=queries, rows=rows, alike=alike, shared=shared)
             switched = stack.enter_context(on) if used else None
-            states = {name: stack.enter_context(last_hidden(module_of(model, name))) for name in hidden}
+            states = {name: stack.enter_context(last_hidden(module_of(model, name), keep or 1)) for name in hidden}
             new = ids.new if isinstance(ids, PackedLayout) else ids
             stack.enter_context(self._adapted(adapters, [len(row) for row in new], rows))
             logits = model(**arguments).logits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -116,3 +116,5 @@ class ScoredText:
     attention: Tensor | None
     """Attention rows, (heads, tokens + 1, prompt + tokens): row `t` is the query that predicts token `t`, and the final
     row is that of the last token. None unless requested."""
+    hidden_states: Mapping[str | int, Tensor] = field(default_factory=dict)
+    """The output of each requested module at the positions that predict the tokens: (tokens, width) float32."""

@@ -227,7 +227,7 @@ def _chosen(rows: Sequence[SequenceState], output: Output) -> Failures:
     for i, (row, following) in enumerate(zip(rows, output.next_tokens.rows(), strict=True)):
         signals = row.request.signals
         attention = output.attention[i][:, 0] if signals.attention else None
-        hidden = None if signals.hidden_state is None else output.hidden[signals.hidden_state][i]
+        hidden = None if signals.hidden_state is None else output.hidden[signals.hidden_state][i, -1]
         try:
             row.choose(output.logits[i, -1], following, attention, hidden)
         except Exception as error:  # noqa: BLE001 - affects this sequence only

@@ -1,16 +1,16 @@
-"""Signals from reading a sentence again, against a plain pass over the whole text; and the probe on hidden states."""
+"""Signals from reading a sentence again, against a plain pass over the whole text."""
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.draft_points import EXEMPLARS
-from benchmarks.forced_signals import DEPTHS, ForcedSignals, forced_signals
+from benchmarks.forced_signals import ForcedSignals, forced_signals
 from benchmarks.further_features import margins_of
 from benchmarks.runs import load_chat
-from benchmarks.state_probe import probe
 from langgraph_dynrag.drafts.draft import Draft, DraftView
 from langgraph_dynrag.prompts import reasoned_prompt
+from langgraph_dynrag.triggers.probe import DEPTHS
 
 QUESTION, BEFORE, SENTENCE = "When was the ferry built?", "The ferry is old.", " She was built in 1973."
 
@@ -58,17 +58,3 @@ def test_the_least_margin_of_new_names_is_that_of_their_tokens():
     margins = (5.0, 4.0, 3.0, 0.1, 2.0, 2.0, 0.7, 6.0)
     assert margins_of(view, margins) == {"least_margin": 0.1, "least_new_name_margin": 0.7}  # Vold is not new
     assert margins_of(view, ()) == {"least_margin": None, "least_new_name_margin": None}
-
-
-def test_a_probe_finds_the_depth_that_tells_and_never_scores_a_question_that_it_saw():
-    rng = np.random.default_rng(0)
-    needed = rng.random(400) < 0.5
-    states = rng.normal(size=(400, 2, 20)).astype(np.float32)
-    states[:, 1, 0] += 3 * needed
-    own, others, depth = probe(states[:300], needed[:300].tolist(), [i // 3 for i in range(300)], states[300:])
-    assert depth == 1
-    assert np.mean((np.array(own) > 0) == needed[:300]) > 0.85
-    assert np.mean((np.array(others) > 0) == needed[300:]) > 0.85
-    noise = rng.normal(size=(300, 2, 200)).astype(np.float32)  # wide enough to learn every label by heart
-    own, _, _ = probe(noise, needed[:300].tolist(), [i // 3 for i in range(300)], noise[:1])
-    assert np.mean((np.array(own) > 0) == needed[:300]) < 0.65

@@ -19,9 +19,11 @@ from benchmarks.learned_trigger import (
     report_of,
     thresholds,
 )
-from langgraph_dynrag.calibration.training import LabelledPoint, TooFewPointsError
+from langgraph_dynrag.calibration.folds import TooFewPointsError
+from langgraph_dynrag.calibration.training import LabelledPoint
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from langgraph_dynrag.triggers.features import FEATURES
+from langgraph_dynrag.triggers.probe import DEPTHS
 
 pytest.importorskip("sklearn")
 
@@ -84,12 +86,13 @@ def test_hidden_states_that_tell_are_seen_to_add_something():
     rng = np.random.default_rng(0)
     states = {}
     for name, points in files.items():
-        states[name] = rng.normal(size=(len(points), 1, 4)).astype(np.float32)
+        states[name] = rng.normal(size=(len(points), len(DEPTHS), 4)).astype(np.float32)
         states[name][:, 0, 0] += [2.0 * p.needed for p, _ in points]
     dev = {"near_dev": files.pop("near_dev")}
     area = {row["trigger"]: row["auc"] for row in judge_all(dev, files, 0, states)["judged"]["near_dev"]}
     assert area[STATES_ALONE] > 0.8
     assert area["learned elsewhere, logistic, with hidden states"] > 0.8
+    assert area["learned elsewhere, trees, with hidden states"] > area["learned elsewhere, trees"] + 0.1
     assert area["learned elsewhere, logistic, with the margin"] < 0.65
     assert area["learned elsewhere, logistic"] < 0.65
 

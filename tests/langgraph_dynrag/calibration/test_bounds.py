@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langgraph_dynrag.calibration.bounds import least_points, missed_rank, missed_threshold
-from langgraph_dynrag.calibration.training import TooFewPointsError
+from langgraph_dynrag.calibration.folds import TooFewPointsError
 
 scipy_stats = pytest.importorskip("scipy.stats")
 

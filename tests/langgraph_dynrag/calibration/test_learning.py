@@ -7,8 +7,9 @@ import pytest
 from langchain_core.documents import Document
 
 from langgraph_dynrag import Budgets, LocalChatModel, Trace, calibrate, create_dynamic_rag
+from langgraph_dynrag.calibration.folds import TooFewPointsError
 from langgraph_dynrag.calibration.learning import one_per_question, split
-from langgraph_dynrag.calibration.training import LabelledPoint, TooFewPointsError, train
+from langgraph_dynrag.calibration.training import LabelledPoint, train
 from langgraph_dynrag.presets.file import PresetFile
 from langgraph_dynrag.triggers import LearnedTrigger
 from langgraph_dynrag.triggers.features import FEATURES

@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from langgraph_dynrag.calibration.training import TooFewPointsError
+from langgraph_dynrag.calibration.folds import TooFewPointsError
 from rag_backbone.cli import build_app
 from rag_backbone.errors import ConfigurationError
 from tests.langgraph_dynrag.commands.command import QUESTION, run

@@ -48,6 +48,20 @@ def test_scoring_a_text_gives_the_same_signals_as_generating_it(engine):
         assert (scored.attention[:, t, : step.attention.shape[1]] - step.attention).abs().max() < 1e-4
 
 
+def test_scoring_gives_the_states_that_predict_each_token(engine, model):
+    ids, continuation = ids_of(PROMPT), (7, 8, 9, 100)
+    engine.generate(Request(ids, 3))  # the prompt's prefix is known now
+    scored = engine.score(ids, continuation, hidden_states=[0, 1, "model.layers.1.mlp"])
+    out = eager(model, [*ids, *continuation])
+    for layer in (0, 1):
+        expected = out.hidden_states[layer + 1][0, len(ids) - 1 : -1]
+        assert (scored.hidden_states[layer] - expected).abs().max() < 1e-3
+    assert scored.hidden_states["model.layers.1.mlp"].shape == (4, 32)
+    assert engine.score(ids, continuation).hidden_states == {}
+    with pytest.raises(SignalUnavailableError, match="the model has layers 0 to"):
+        engine.score(ids, continuation, hidden_states=[99])
+
+
 def test_scoring_a_batch_gives_what_scoring_each_continuation_alone_gives(engine, model):
     prompt = ids_of(PROMPT)
     continuations = [[7, 8, 9], [100], [9] * 20, [7, 8, 4]]

@@ -55,8 +55,16 @@ def test_the_last_position_of_each_row_is_recorded_at_each_call():
         layer(first)
         layer(second)
         expected = layer(first[:, -1]), layer(second[:, -1])
-    assert torch.allclose(found[0], expected[0])
-    assert torch.allclose(found[1], expected[1])
+    assert torch.allclose(found[0], expected[0][:, None])
+    assert torch.allclose(found[1], expected[1][:, None])
+
+
+def test_the_last_positions_are_recorded_in_order():
+    layer = torch.nn.Linear(3, 2)
+    given = torch.randn(2, 4, 3)
+    with torch.inference_mode(), last_hidden(layer, 3) as found:
+        layer(given)
+        assert torch.allclose(found[0], layer(given[:, 1:]))
 
 
 def test_nothing_is_recorded_after_an_error():
