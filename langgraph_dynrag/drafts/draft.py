@@ -363,6 +363,9 @@ class Verdict:
     states and traces do not hold it."""
     k: int | None = None
     """Number of passages per search; None: that of the settings."""
+    answer: str | None = None
+    """A short answer that ends the run in place of the judged tokens, such as "I do not know."; only if nothing is
+    retrieved, and like `ends` in no state."""
 
     def to_state(self) -> VerdictState:
         """Convert to plain data for the state and the trace."""

@@ -169,6 +169,8 @@ class VerdictEvent(Recorded):
     position: NotRequired[int | None]
     hits: NotRequired[list[int]]
     cost: NotRequired[dict[str, float] | None]
+    warning: NotRequired[str]
+    """If the verdict ended the run with a short answer of its own."""
 
 
 class AcceptedEvent(Recorded):

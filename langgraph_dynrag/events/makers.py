@@ -34,7 +34,7 @@ def draft_event(draft: Draft, *, carried: int, evidence: list[str]) -> DraftEven
 def verdict_event(verdict: Verdict, tokens: int) -> VerdictEvent:
     """Return the event that records a verdict on `tokens` tokens."""
     told = verdict.to_state()
-    return VerdictEvent(
+    event = VerdictEvent(
         type="verdict",
         tokens=tokens,
         trigger=told["trigger"],
@@ -47,6 +47,9 @@ def verdict_event(verdict: Verdict, tokens: int) -> VerdictEvent:
         hits=told["hits"],
         cost=told["cost"],
     )
+    if verdict.answer is not None and not verdict.retrieve:
+        event["warning"] = f"the answer was given up: {verdict.reason}"
+    return event
 
 
 def with_cost(event: _E, cost: CallCost | None) -> _E:

@@ -16,7 +16,14 @@ from langgraph_dynrag.nodes.node import Node
 from langgraph_dynrag.queries.base import QueryPlan, last_words, plan_of, queries_of
 from langgraph_dynrag.settings import Settings
 from langgraph_dynrag.state import AnyState, State, Update, spent
-from langgraph_dynrag.steps.accept import accept, after_acceptance, answer_complete, budget_event, force_answer
+from langgraph_dynrag.steps.accept import (
+    accept,
+    after_acceptance,
+    answer_complete,
+    answered_with,
+    budget_event,
+    force_answer,
+)
 from langgraph_dynrag.steps.exchange import notified
 from langgraph_dynrag.steps.insert import own_words
 from langgraph_dynrag.steps.no_text import asked_again
@@ -97,6 +104,8 @@ def _judged(state: State, settings: Settings, draft: Draft) -> tuple[DraftView, 
     verdict = verdict_on(settings.trigger, view)
     event = verdict_event(verdict, judged)
     emit(event)
+    if verdict.answer is not None and not verdict.retrieve:
+        return view, None, answered_with(state, settings, verdict.answer, event)
     over = complete or (draft.ended == "end" and judged == len(draft))
     if not verdict.retrieve or (verdict.position is None and over):
         return view, None, _accepted(state, settings, judged, [event], ends=verdict.ends)

@@ -14,6 +14,7 @@ from langgraph_dynrag.events.events import (
     ClosingEvent,
     ExemplarEvent,
     RetrievalEvent,
+    VerdictEvent,
     events_of,
 )
 from langgraph_dynrag.reader import Reader
@@ -153,6 +154,26 @@ def force_answer(state: State, update: Update, settings: Settings, *, model_ende
     if complete or (start is not None and is_complete(shown, phrase, settings.prompt.answer_end)):
         return _finished(state, update, settings)
     return _closing(state, update, settings, "" if start is not None else phrase)
+
+
+def answered_with(state: State, settings: Settings, short: str, event: VerdictEvent) -> Update:
+    """End with a short answer of the trigger's after the accepted text; the draft is dropped, nothing is compared.
+
+    Args:
+        state: The state.
+        settings: The graph's settings.
+        short: The short answer.
+        event: The verdict that asked for it.
+    """
+    update = accept(state, settings, Draft(), 0, keep_rest=False)
+    update["trace"], update["queries"] = [event], []
+    phrase = settings.prompt.answer_phrase
+    if phrase is not None:
+        begun = answer_start(visible(update, settings), phrase) is not None
+        update = _closing(state, update, settings, "" if begun else phrase)
+    text = f"{update['text']} {short}".lstrip()
+    _push(state, settings, visible(update, settings), text[len(update["text"]) :])
+    return finish(state, {**update, "text": text, "token_ids": None}, settings, short=short)
 
 
 def budget_event(which: str, settings: Settings, limit: float | None = None) -> BudgetEvent:

@@ -80,7 +80,8 @@ class _Combined:
             shown.position if retrieve else None,
             shown.hits,
             shown.trigger,
-            ends=any(v.ends for v in known),
+            ends=any(v.ends for v in known),  # like `answer`, it only takes effect if nothing is retrieved
+            answer=next((v.answer for v in known if v.answer is not None), None),
         )
 
     def __repr__(self) -> str:

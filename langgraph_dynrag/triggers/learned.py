@@ -41,15 +41,21 @@ class LearnedTrigger(BaseTrigger):
         policy: What the threshold was chosen for; None: it was set by hand.
         passages: Number of passages per search, by probability: with `((0, 1), (0.6, 5))`, one, and from 0.6 on five.
             Below the first one, and by default, it is the `k` of the settings.
+        abstain: Probability from which on, if passages are already in the prompt, the answer is given up instead of
+            searching once more; None: never.
+        unknown: The short answer then.
 
     Raises:
-        ConfigurationError: If the model is invalid, the threshold is not a probability, or `passages` do not ascend.
+        ConfigurationError: If the model is invalid, the threshold is not a probability, `passages` do not ascend, or
+            `abstain` is below the threshold.
     """
 
     model: LearnedModel
     threshold: Probability = 0.5
     policy: Policy | None = None
     passages: tuple[tuple[Probability, int], ...] = ()
+    abstain: Probability | None = None
+    unknown: str = "I do not know."
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", LearnedModel.of(self.model))
@@ -61,6 +67,11 @@ class LearnedTrigger(BaseTrigger):
             steps = tuple(tuple(step) if isinstance(step, list) else step for step in listed)
             object.__setattr__(self, "passages", steps)
         check_fields(self, "the learned trigger's ")
+        if self.abstain is not None and self.abstain < self.threshold:
+            raise ConfigurationError(
+                f"the learned trigger's abstain is {self.abstain:g}, below its threshold {self.threshold:g}; it would "
+                "give up where it need not search"
+            )
         bounds = [p for p, _ in self.passages]
         if bounds != sorted(set(bounds)) or any(k < 1 for _, k in self.passages):
             raise ConfigurationError(
@@ -101,6 +112,9 @@ class LearnedTrigger(BaseTrigger):
             assert view.read_states is not None  # because of `needs`
             inputs = (*inputs, probe.log_odds(view.read_states((probe.depth,))[0]))
         p = self.model.probability(inputs)
+        if self.abstain is not None and p >= self.abstain and view.passages:
+            reason = f"p {p:.3f} >= {self.abstain:.3g} with passages in the prompt"
+            return Verdict(False, reason, (), p, self.abstain, trigger="learned", answer=self.unknown)
         retrieve = p >= self.threshold
         policy = "" if self.policy is None else f" ({self.policy})"
         k = next((k for bound, k in reversed(self.passages) if p >= bound), None) if retrieve else None

@@ -61,6 +61,14 @@ def test_the_rules_are_any_and_all(fired):
     assert AllOf(parts).judge(view()).retrieve is all(fired)
 
 
+def test_a_part_that_gives_the_answer_up_counts_unless_another_one_searches():
+    gives_up = Fixed(Verdict(False, "unknown", answer="I do not know."))
+    for combined in (AnyOf(gives_up, fixed(False)), AllOf(fixed(True), gives_up)):
+        verdict = combined.judge(view())
+        assert (verdict.retrieve, verdict.answer) == (False, "I do not know.")
+    assert AnyOf(gives_up, fixed(True)).judge(view()).retrieve
+
+
 def test_combinations_can_be_combined():
     inner = AllOf(fixed(True, 3), fixed(True, 1))
     verdict = AnyOf(fixed(False), inner).judge(view())

@@ -81,7 +81,7 @@ def test_a_threshold_set_by_hand_drops_the_policy():
 )
 def test_a_preset_file_keeps_the_trigger(tiny_lm, tmp_path, model):
     assert LearnedModel.of(json.loads(json.dumps(asdict(model)))) == model
-    trigger = LearnedTrigger(model, 0.35, Policy("missed", 0.1, 0.9, 40), ((0.0, 1), (0.6, 5)))
+    trigger = LearnedTrigger(model, 0.35, Policy("missed", 0.1, 0.9, 40), ((0.0, 1), (0.6, 5)), 0.9, "Unknown.")
     about = belonging(LocalChatModel.from_causal_lm(tiny_lm), PROMPT)
     path = PresetFile("flare", "hotpotqa", "paper", trigger, about).write(tmp_path / "p.json")
     assert PresetFile.read(path).trigger == trigger
@@ -103,6 +103,43 @@ def test_the_probability_decides_how_many_passages_are_searched_for(tiny_lm, ste
     assert {len(e["documents"]) for e in events(out, "retrieval")} == {k}
     shown = ", 1 passage" if k == 1 else ""
     assert events(out, "verdict")[0]["reason"] == f"p 0.500 >= 0.5{shown}"
+
+
+def test_abstaining_takes_passages_in_the_prompt_and_a_probability():
+    judged = view("It was Joan Pike.", {"Joan": 0.5, "Pike": 0.1})
+    p = LOGISTIC.probability((math.log(0.1), 2.0))
+    trigger = LearnedTrigger(LOGISTIC, 0.1, abstain=p, unknown="Not known.")
+    assert trigger.judge(judged).retrieve  # no passages yet: search first
+    informed = replace(judged, passages=[{"title": "Bridge", "text": "It is old."}])
+    given_up = trigger.judge(informed)
+    assert (given_up.retrieve, given_up.answer, given_up.threshold) == (False, "Not known.", p)
+    assert given_up.reason == f"p {p:.3f} >= {p:.3g} with passages in the prompt"
+    surer = LearnedTrigger(LOGISTIC, 0.1, abstain=math.nextafter(p, 1)).judge(informed)
+    assert (surer.retrieve, surer.answer) == (True, None)
+    with pytest.raises(ConfigurationError, match=r"abstain is 0.3, below its threshold 0.5"):
+        LearnedTrigger(LOGISTIC, 0.5, abstain=0.3)
+
+
+@pytest.mark.parametrize("phrase", [None, "So the answer is:"])
+def test_a_graph_gives_up_with_passages_in_the_prompt(tiny_lm, phrase):
+    constant = LearnedModel("logistic", ("names",), (0,), (1,), 0, weights=(0,))  # p is 0.5
+    trigger = LearnedTrigger(constant, 0.5, abstain=0.5)
+    chat = LocalChatModel.from_causal_lm(tiny_lm)
+    options = {**SHORT, "prompt": replace(PROMPT, answer_phrase=phrase), "initial_retrieval": True, "k": 2}
+    graph = create_dynamic_rag(chat, WatchedRetriever(give=DOCUMENTS), trigger=trigger, **options)
+    streamed = list(graph.stream({"question": "Who built the bridge?"}, stream_mode="messages"))
+    out = graph.invoke({"question": "Who built the bridge?"})
+    assert out["short_answer"] == "I do not know."
+    assert out["answer"] == ("I do not know." if phrase is None else f"{phrase} I do not know.")
+    assert out["warnings"] == ["the answer was given up: p 0.500 >= 0.5 with passages in the prompt"]
+    assert [e["retrieve"] for e in events(out, "verdict")] == [False]
+    assert len(events(out, "retrieval")) == 1  # the one before the answer
+    assert "".join(chunk.content for chunk, _ in streamed if chunk.id.startswith("dynrag-")) in (
+        out["answer"],
+        out["answer"] * 2,  # the chunks, and the final message
+    )
+    assert out["messages"][-1].content == out["answer"]
+    assert "given up" in str(Trace.from_state(out))
 
 
 @pytest.mark.parametrize("steps", [((0.5, 1), (0.4, 2)), ((0.5, 0),), ((2, 1),), ((0.5,),), "many"])
