@@ -3,7 +3,8 @@
 FLARE's method runs, without its search before the answer, with the thresholds that `benchmarks.learned_trigger` chose
 on training files for a number of searches per question: with its own trigger, the least token probability, with the
 least one of new names, and with the learned trigger; so do DRAGIN and ETC with their own triggers. Without such a file,
-the thresholds of the first two come from drafts of the questions in `--rate-from`, for which no labels are needed.
+the thresholds of the first two come from drafts of the questions in `--rate-from`, for which no labels are needed; with
+`--seakr`, also that of SeaKR's uncertainty of five samples.
 Beside them stand the presets that search a fixed number of times. Everything else is the same
 (`benchmarks.compare_methods`). Differences to one search are paired by question; intervals are by bootstrap over
 questions.
@@ -14,21 +15,23 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_methods import common_records, job
+from benchmarks.compare_methods import FEW_SAMPLES, common_records, job
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.datasets import Question, corpus, load_questions, sample
 from benchmarks.draft_points import PointWriter
 from benchmarks.runs import Job, Records, key_of, load_chat, run
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
+from langgraph_dynrag.drafts.draft import DraftView
 from langgraph_dynrag.presets.methods import PRESETS
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
-from langgraph_dynrag.triggers import ETC, RIND, LearnedTrigger, TokenProbability
+from langgraph_dynrag.triggers import ETC, RIND, LearnedTrigger, SelfAwareUncertainty, TokenProbability
 from langgraph_dynrag.triggers.base import Trigger
 from langgraph_dynrag.triggers.features import features_of
 from langgraph_dynrag.triggers.learned_model import LearnedModel
@@ -48,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
     options = parser("Searches per question against F1, at calibrated thresholds.", dtype="bfloat16")
     options.add_argument("--data", type=Path, nargs="+", required=True, help="files of questions to report on")
-    thresholds = options.add_mutually_exclusive_group(required=True)
-    thresholds.add_argument("--triggers", type=Path, help="learned_trigger.json of the same model")
-    thresholds.add_argument("--rate-from", type=Path, nargs="+", help="training files, to choose thresholds from")
+    options.add_argument("--triggers", type=Path, help="learned_trigger.json of the same model")
+    options.add_argument("--rate-from", type=Path, nargs="+", help="instead, training files to choose thresholds from")
+    options.add_argument("--seakr", action="store_true", help="also SeaKR with five samples, with --rate-from")
     options.add_argument("--rate-questions", type=int, default=30, help="questions from each of these files")
     options.add_argument("--questions", type=int, default=100, help="questions from each file")
     options.add_argument("--sessions", type=int, default=8, help="concurrent questions")
@@ -60,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = options.parse_args(arguments)
     if unknown := [m for m in args.methods if m not in (*PRESETS, "long_context")]:
         options.error(f"--methods {unknown[0]}: known are {', '.join(PRESETS)}")
+    if (args.triggers is None) is (args.rate_from is None) or (args.seakr and args.rate_from is None):
+        options.error("either --triggers or --rate-from is needed, and --rate-from for --seakr")
     known = [] if args.triggers is None else thresholds_in(args.triggers, args.model)
     if args.triggers is not None:
         methods_of(known, args.rates)  # refuses what is missing before the model is loaded
@@ -120,10 +125,11 @@ def thresholds_by_rate(chat: LocalChatModel, args: argparse.Namespace) -> list[d
 
     def drafted(question: Question) -> list[dict[str, float]]:
         about = {"question": question.text, "dtype": args.dtype, **writer.description}
+        about |= {"uncertainty": repr(FEW_SAMPLES)} if args.seakr else {}
         if (known := records.get(key := key_of(about))) is None:
             views = writer.unaided(question)
-            least = [dict(zip(LEAST, features_of(view, tuple(LEAST.values())), strict=True)) for view in views]
-            records.put(key, about, known := {"sentences": least})
+            known = {"sentences": [_signals(view, seakr=args.seakr) for view in views]}
+            records.put(key, about, known)
         found: list[dict[str, float]] = known["sentences"]
         return found
 
@@ -133,6 +139,9 @@ def thresholds_by_rate(chat: LocalChatModel, args: argparse.Namespace) -> list[d
     for rate in args.rates:
         at = min(len(sentences), round(rate * len(asked))) - 1
         found.append({"rate": rate, **{name: math.exp(sorted(s[name] for s in sentences)[at]) for name in LEAST}})
+        if args.seakr:  # it searches above its threshold, not at it
+            scores = [*sorted((s["uncertainty"] for s in sentences), reverse=True), -sys.float_info.max]
+            found[-1]["uncertainty"] = scores[at + 1]
     note(f"thresholds from {len(asked)} questions with {len(sentences)} sentences: {found}")
     return found
 
@@ -159,9 +168,21 @@ def methods_of(known: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> di
             triggers["learned"] = LearnedTrigger(of["model"], of["learned"])
             made[f"dragin, {searches}"] = ("dragin", {"trigger": RIND(of["rind"])})
             made[f"etc, {searches}"] = ("etc", {"trigger": ETC(of["etc"])})
+        if "uncertainty" in of:
+            uncertain = SelfAwareUncertainty(of["uncertainty"], FEW_SAMPLES)
+            made[f"seakr of 5, {searches}"] = ("seakr_5", {"trigger": uncertain})
         for name, trigger in triggers.items():
             made[f"{name}, {searches}"] = ("flare", {"trigger": trigger, "initial_retrieval": False})
     return made
+
+
+def _signals(view: DraftView, *, seakr: bool) -> dict[str, Any]:
+    """Return a sentence's least log-probabilities, and with `seakr` its uncertainty."""
+    found: dict[str, Any] = dict(zip(LEAST, features_of(view, tuple(LEAST.values())), strict=True))
+    if seakr:
+        score = SelfAwareUncertainty(0.0, FEW_SAMPLES).judge(view).score
+        found["uncertainty"] = sys.float_info.max if score is None else score  # every sample was empty
+    return found
 
 
 def rows_of(found: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> list[dict[str, Any]]:

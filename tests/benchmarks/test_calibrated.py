@@ -74,7 +74,7 @@ def data(tmp_path):
 
 def test_thresholds_by_rate_are_those_at_which_as_many_sentences_search(data, model, monkeypatch):
     args = argparse.Namespace(
-        rate_from=[data], rate_questions=2, seed=0, dtype="float32", sessions=2, rates=[0.5, 1.0, 100.0]
+        rate_from=[data], rate_questions=2, seed=0, dtype="float32", sessions=2, rates=[0.5, 1.0, 100.0], seakr=False
     )
     chat = load_chat(str(model), "float32")
     found = thresholds_by_rate(chat, args)
@@ -90,6 +90,19 @@ def test_thresholds_by_rate_are_those_at_which_as_many_sentences_search(data, mo
     assert made["least, 1 searches"][1]["trigger"] == TokenProbability(found[1]["least_probability"])
     monkeypatch.setattr(PointWriter, "unaided", None)  # drafts are kept
     assert thresholds_by_rate(chat, args) == found
+
+
+def test_seakr_searches_at_as_many_sentences_as_its_rate_says(data, model):
+    args = argparse.Namespace(
+        rate_from=[data], rate_questions=2, seed=0, dtype="float32", sessions=1, rates=[0.5, 100.0], seakr=True
+    )
+    chat = load_chat(str(model), "float32")
+    found = thresholds_by_rate(chat, args)
+    writer = PointWriter(chat, samples=0, signals_only=True)
+    views = [view for question in load_questions(data) for view in writer.unaided(question)]
+    for row, searches in zip(found, (1, len(views)), strict=True):
+        _, changes = methods_of([row], [row["rate"]])[f"seakr of 5, {row['rate']:g} searches"]
+        assert sum(changes["trigger"].judge(view).retrieve for view in views) == searches
 
 
 def views_text(writer, data):
