@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="NAME=VALUE",
         help="a value to change in the recipes, such as rank=2 or alpha=4",
     )
+    options.add_argument("--writer", help="another model that writes the questions; train with an empty store")
     options.add_argument("--known-only", action="store_true", help="train nothing; use existing adapters only")
     options.add_argument("--translator", help="a checkpoint, for the translated rows")
     options.add_argument("--warm-up", type=Path, help="a MuSiQue-Ans train file, for the warm-up control")
@@ -84,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "context": [Asked(f.question, (f.passage,)) for f in facts],
     }
     complete = answers.ask([a for asked in conditions.values() for a in asked], None, deadline)
+    writer = CausalLM.from_pretrained(args.writer, dtype=args.dtype) if args.writer else None
     recipes = [_recipe(name, changes_of(args.change)) for name in args.recipes.split(",") if name]
     if not recipes and not args.translator:
         options.error("--recipes is empty and --translator is missing: there is nothing to measure")
@@ -94,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = recipe_model(lm, store, recipe)
         passages = [Passage(f.passage, f.title) for f in facts]
         if not args.known_only:
-            complete &= parametrize(model, parametrizer, passages, training)
+            complete &= parametrize(model, partial(parametrizer, writer=writer), passages, training)
         found = _conditions(recipe.name, model.key, facts, args.combined_strength)
         complete &= answers.ask([a for asked in found.values() for a in asked if _ready(a, model)], model, deadline)
         conditions |= found
@@ -129,13 +132,18 @@ def _facts(args: Any) -> list[Fact]:
     return found
 
 
-def parametrizer(model: ParametricModel) -> Parametrizer:
-    """Return a parametrizer; a model that writes the questions rewrites passages only if the recipe trains on them."""
+def parametrizer(model: ParametricModel, writer: CausalLM | None = None) -> Parametrizer:
+    """Return a parametrizer; a model that writes the questions rewrites passages only if the recipe trains on them.
+
+    Args:
+        model: The model that is trained.
+        writer: The model that writes the questions; None: the one that is trained.
+    """
     recipe = model.recipe
     if recipe.augmentation != "model":
         return Parametrizer(model)
     augmenter = Augmenter(
-        model.lm,
+        writer or model.lm,
         questions=max(recipe.questions, 1),
         rewrite=recipe.objective == "next_token",
         cache=model.store,  # type: ignore[arg-type]
