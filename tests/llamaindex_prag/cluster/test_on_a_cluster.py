@@ -313,6 +313,7 @@ def test_what_ray_tells_of_a_node_that_dies_does_not_come_between_the_results(cl
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", program, cluster.address], **pipes) as process:
         guard = threading.Timer(120, process.kill)
+        guard.daemon = True
         guard.start()
         assert process.stderr.readline() == "connected\n"
         cluster.remove_node(node, allow_graceful=False)
