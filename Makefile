@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STUDIO := build/studio
 # Markers of tests that need a server, a device or packages of their own, each with a target.
-APART := vllm or gpu or ragas or langgraph_dev or ray or llamacpp or phoenix
+APART := vllm or gpu or ragas or langgraph_dev or ray or llamacpp or phoenix or gcs
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-vllm test-llamacpp test-gpu test-ragas test-ray test-phoenix test-langgraph-dev dev \
-  coverage soak lint type bench notebooks docs format clean
+.PHONY: help demo test test-all test-vllm test-llamacpp test-gpu test-ragas test-ray test-phoenix test-gcs \
+  test-langgraph-dev dev coverage soak lint type bench notebooks docs format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -76,6 +76,17 @@ $(PHOENIX)/bin/phoenix:
 
 test-phoenix: $(STAMP) $(PHOENIX)/bin/phoenix  ## tests against a real Phoenix server, which reads our traces back
 	DYNPRAG_PHOENIX_COMMAND=$(PHOENIX)/bin/phoenix $(BIN)/python -m pytest tests/phoenix -m phoenix
+
+# In an environment on top of the other one: gcsfs has many packages.
+GCS := build/gcs
+$(GCS)/.installed: $(STAMP)
+	test -x $(GCS)/bin/python || $(PYTHON) -m venv $(GCS)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > $$($(GCS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/dynprag.pth
+	$(GCS)/bin/python -m pip install --quiet --progress-bar off gcsfs==2026.10.1 gcp-storage-emulator==2026.7.19
+	@touch $@
+
+test-gcs: $(GCS)/.installed  ## tests of a store on gs://, against an emulator that it installs into build/gcs
+	$(GCS)/bin/python -m pytest tests/llamaindex_prag/store -m gcs
 
 coverage: $(STAMP)  ## the tests of `make test`, and which lines they run
 	$(BIN)/python -m pytest -m "not slow and not ($(APART))" -n 2 --dist loadfile -q --cov --cov-report=term:skip-covered

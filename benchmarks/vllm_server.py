@@ -1,4 +1,4 @@
-"""A vLLM server process, started by a command from the environment, that can be killed like a crashing server."""
+"""A vLLM server, started by a command in the environment: it can be killed, and ends when this process does."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rag_backbone.errors import ConfigurationError, ServerUnavailableError
+from rag_backbone.loading import child_process
 
 COMMAND = "DYNPRAG_VLLM_COMMAND"
 """The environment variable with the command, which has the placeholders `{model}` and `{port}`."""
@@ -22,6 +23,8 @@ COMMAND = "DYNPRAG_VLLM_COMMAND"
 
 class VLLMServer:
     """A server on a free port of this machine, running from `start`, or the beginning of a `with` block, until killed.
+
+    If this process ends, however it ends, so does the server.
 
     Args:
         command: A command line that stays in the foreground; `{model}` and `{port}` in it are replaced.
@@ -66,8 +69,8 @@ class VLLMServer:
             ServerUnavailableError: If it exits, or does not answer in time; the message ends with its last output.
         """
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **self._environment}
+            self._process = child_process.started(
+                child_process.guarded(self._command), stdout=log, stderr=log, env={**os.environ, **self._environment}
             )
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -83,7 +86,7 @@ class VLLMServer:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            child_process.end(self._process)
             self._process = None
 
     def __enter__(self) -> VLLMServer:

@@ -15,7 +15,7 @@ from llamaindex_prag.adapters.recipe_options import changes_of
 from llamaindex_prag.passage_files import read_passages
 from llamaindex_prag.translator.cli import train_translator
 from rag_backbone.console import as_json as json_line
-from rag_backbone.console import console, given, given_path, given_store
+from rag_backbone.console import console, given, given_path, given_store, stdout_to_stderr
 from rag_backbone.documents import Findings, read_text_file, told
 from rag_backbone.errors import AdapterError, ConfigurationError
 from rag_backbone.ray_cluster import require_ray
@@ -128,20 +128,23 @@ def parametrize(
     from rag_backbone.loading.causal_lm import CausalLM
 
     lm = CausalLM.from_pretrained(model, device="auto" if ray is None else "cpu")  # there, it only counts tokens
+    report = None
     with ExitStack() as stack:
         opened = open_store(store, model=lm.fingerprint)
         stack.callback(opened.close)
         adapters = ParametricModel(lm, opened, recipe=chosen)
         made = Parametrizer(adapters)
         if ray is not None:
+            stack.enter_context(stdout_to_stderr())  # Ray tells of its nodes on stdout
             made = stack.enter_context(RayParametrizer(adapters, ray, **cluster))
         expected = made.estimate(passages)
-        if estimate:
-            typer.echo(json_line(expected.to_dict()) if as_json else f"{store}: {expected}")
-            return
-        if expected.documents and not console().quiet:
-            typer.secho(str(expected), err=True, dim=True)
-        report = made.parametrize(passages, complete=True, progress=console().shows_progress)
+        if not estimate:
+            if expected.documents and not console().quiet:
+                typer.secho(str(expected), err=True, dim=True)
+            report = made.parametrize(passages, complete=True, progress=console().shows_progress)
+    if report is None:
+        typer.echo(json_line(expected.to_dict()) if as_json else f"{store}: {expected}")
+        return
     if as_json:
         files = {"skipped_files": findings.skipped, "file_notes": findings.notes}
         typer.echo(json_line({**asdict(report), **files}))

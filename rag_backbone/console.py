@@ -15,7 +15,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from rag_backbone.notices import is_notice
 
 OURS = ("rag_backbone", "langgraph_dynrag", "llamaindex_prag")
 _DEBUG = "DYNPRAG_DEBUG"
+_STDOUT, _STDERR = 1, 2
+"""File descriptors."""
 
 
 @dataclass
@@ -118,6 +120,23 @@ def ending(known: type[Exception]) -> Iterator[None]:
         _fail(f"error: {one_line(error)}", 2)
     except OSError as error:
         _fail(f"error: {one_line(error)}", 2)
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Write to stderr what this process writes to stdout in the block, also by threads and by libraries in C++.
+
+    A command that prints its result after the block so keeps stdout for it alone.
+    """
+    sys.stdout.flush()
+    own = os.dup(_STDOUT)
+    try:
+        os.dup2(_STDERR, _STDOUT)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(own, _STDOUT)
+        os.close(own)
 
 
 def given(text: str) -> str:

@@ -1,5 +1,7 @@
 """A real Ray cluster of two nodes on this machine."""
 
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -18,3 +20,11 @@ def two_nodes():
         made.add_node(**NODE)
         yield made
         made.shutdown()
+
+
+def command_output(*arguments):
+    """Run `dynprag` in a process of its own, whose streams are as a user's shell sees them."""
+    command = [sys.executable, "-m", "rag_backbone.cli", *map(str, arguments)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert told.returncode == 0, told.stderr
+    return told

@@ -9,7 +9,7 @@ import typer
 
 from langgraph_dynrag.commands.options import DEFAULT_INDEX, IndexFolder, Quiet
 from rag_backbone.console import as_json as json_line
-from rag_backbone.console import console, given_path
+from rag_backbone.console import console, given_path, stdout_to_stderr
 from rag_backbone.errors import ConfigurationError
 
 
@@ -53,6 +53,7 @@ def index(
     with ExitStack() as stack:
         embeddings: Any = MiniLMEmbeddings()
         if ray is not None:
+            stack.enter_context(stdout_to_stderr())  # Ray tells of its nodes on stdout
             cpus = 1 if ray_cpus is None else ray_cpus
             embeddings = stack.enter_context(RayEmbeddings(embeddings, ray, num_cpus=cpus))
         built = LocalIndex(into, embeddings=embeddings, splitter=Splitter(characters, overlap))

@@ -253,7 +253,7 @@ def opened_injector(
         changes: Changed values of the recipe, as NAME=VALUE.
         translator: Folder of a translator.
         chat: The server's chat model; None for a model in this process.
-        base_url: The server's address; None for a model in this process.
+        base_url: The address of vLLM or of llama.cpp's server; None for a model in this process.
         progress: Whether to show a progress bar while adapters are trained.
 
     Raises:
@@ -268,7 +268,8 @@ def opened_injector(
         from llamaindex_prag.adapters.strategies import active_limit, check_strategy
         from llamaindex_prag.errors import NO_TRANSLATOR
         from llamaindex_prag.parametric_model import ParametricModel
-        from llamaindex_prag.serving.served_model import ServedModel
+        from llamaindex_prag.serving.connecting import connected
+        from llamaindex_prag.serving.llamacpp_model import LlamaCppModel
         from llamaindex_prag.store.opening import open_store
         from llamaindex_prag.translator import checkpoint
         from llamaindex_prag.translator.translator import Translator
@@ -292,7 +293,9 @@ def opened_injector(
                 "a translator needs the model in this process; leave out --base-url or --translator"
             )
         with open_store(store, model=None) as opened:
-            adapters = ServedModel(base_url, opened, model=model, recipe=chosen, max_adapters=_MAX_ADAPTERS)
+            adapters = connected(base_url, opened, model=model, recipe=chosen, max_adapters=_MAX_ADAPTERS)
+            if isinstance(adapters, LlamaCppModel):
+                chat = chat.model_copy(update={"extra_body": adapters.no_adapters})
             yield chat, ParametricInjector(adapters, injection=injection, missing=missing or "context", **combining)
         return
     if translator is not None:

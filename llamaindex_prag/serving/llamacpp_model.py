@@ -43,6 +43,8 @@ NO_ADAPTERS: dict[str, Any] = {"lora": [{"id": 0, "scale": 0.0}]}
 """Fields of a request that uses the base model alone. Without them, llama.cpp may reuse a cached prompt that was read
 under another request's adapters."""
 
+_GRAPH = "a graph that uses a llama.cpp server"
+
 
 class LlamaCppModel(ModelInServer):
     """The model of a llama.cpp server, with the adapters of one store.
@@ -118,8 +120,10 @@ class LlamaCppModel(ModelInServer):
         """Check that a chat model uses this server, and no adapters unless a request names them.
 
         Raises:
-            ConfigurationError: If it does not; the message contains the line to write.
+            ConfigurationError: If it does not; the message contains the line to write. Also if the adapters act from
+                the answer on, which a graph cannot use (see `runnable`).
         """
+        self.recipe.check_plain(_GRAPH)
         line = f"ChatOpenAI(base_url={self.base_url!r}, model={self.name!r}, extra_body={NO_ADAPTERS}, ...)"
         client: Any = getattr(chat, "root_client", None)
         used = type(chat).__name__ if client is None else str(client.base_url).rstrip("/")
@@ -195,7 +199,7 @@ class LlamaCppModel(ModelInServer):
             ConfigurationError: If they act from the answer on; a graph continues answers, and they would act from the
                 continuation on only.
         """
-        self.recipe.check_plain("a graph that uses a llama.cpp server")
+        self.recipe.check_plain(_GRAPH)
         return super().runnable(selection)
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -73,6 +74,11 @@ class ModelServer:
             if getattr(error, "status_code", None) == 404:
                 raise ServerError(f"{self.name} has no /models; does the address end in /v1, as most do?") from error
             raise self.explained(error) from error
+
+    @staticmethod
+    def is_llamacpp(models: Sequence[Any]) -> bool:
+        """Return whether a server that lists these models is llama.cpp's, which names itself as their owner."""
+        return any(getattr(model, "owned_by", None) == "llamacpp" for model in models)
 
     def tokenised(self, text: str) -> list[int] | None:
         """Return the server's token IDs of a text, without special tokens; None if it has no such endpoint."""

@@ -179,7 +179,7 @@ def _served(server: LoraServer, model: str | None) -> tuple[str, int]:
         ConfigurationError: If the server does not have the model.
     """
     cards = server.models()
-    if any(getattr(c, "owned_by", None) == "llamacpp" for c in cards):
+    if server.is_llamacpp(cards):
         raise ConfigurationError(
             f"{server.name} is llama.cpp's, which takes adapters in another way: use LlamaCppModel, or "
             "ParametricLLM(server={'backend': 'llama.cpp'})"

@@ -65,7 +65,8 @@ class BaseStore:
             document_ids: Documents with or without adapters.
         """
         wanted = sorted(set(document_ids))
-        self._change(lambda change: change.hold(index, wanted))
+        if self._may_lack(index, wanted):
+            self._change(lambda change: change.hold(index, wanted))
 
     def let_go(
         self, indexes: Collection[str], document_id: str, keep: Iterable[str] = (), *, purge: bool = True
@@ -125,6 +126,10 @@ class BaseStore:
 
     def _may_know(self, document_id: str) -> bool:  # noqa: ARG002
         """Return whether a document may be known; asked before a change that an unknown one does not need."""
+        return True
+
+    def _may_lack(self, index: str, document_ids: Collection[str]) -> bool:  # noqa: ARG002
+        """Return whether an index may not hold one of the documents; asked before a change that needs it."""
         return True
 
     def _change(self, build: Callable[[Any], T]) -> T:

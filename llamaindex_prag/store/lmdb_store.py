@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +299,10 @@ class LMDBStore(BaseStore):
     def _may_know(self, document_id: str) -> bool:
         with self._live().read() as rows:
             return ownership.is_known(rows, document_id)
+
+    def _may_lack(self, index: str, document_ids: Collection[str]) -> bool:
+        with self._writable().read() as rows:  # does not wait for another process that writes
+            return not all(ownership.is_held(rows, document_id, index) for document_id in document_ids)
 
     def _opened_for(self, model: str | None) -> str:
         with self._env.read() as rows:

@@ -64,6 +64,11 @@ def is_known(rows: Rows, document_id: str) -> bool:
     return rows.get("documents", _name(document_id)) is not None
 
 
+def is_held(rows: Rows, document_id: str, index: str) -> bool:
+    """Return whether an index holds a document."""
+    return index in _read(rows, document_id)["indexes"]
+
+
 def forget_document(rows: Rows, document_id: str) -> list[bytes]:
     """Remove all texts from a document, and the document from all indexes; return the texts that became unowned."""
     freed = own(rows, document_id, ())

@@ -20,6 +20,7 @@ from typing import Any, Self
 from rag_backbone.checks import check_type
 from rag_backbone.errors import ConfigurationError, ModelLoadError, ServerError
 from rag_backbone.extras import needed_for
+from rag_backbone.loading import child_process
 from rag_backbone.loading.embedded import NAME, embedded_gguf_file
 from rag_backbone.read_write_lock import ReadWriteLock
 
@@ -27,8 +28,6 @@ _MAGIC = b"GGUF"
 _TOKENS, _SEQUENCES, _THREADS = 2**31 - 1, 256, 512
 """llama.cpp's limits."""
 _PROGRAM = Path(__file__).with_name("llamacpp_process.py")
-_LAST_SECONDS = 10.0
-"""Time that a server has to end."""
 
 
 class LlamaCppServer:
@@ -150,16 +149,10 @@ class LlamaCppServer:
             "threads": self.threads,
             "adapters": [str(path) for path in files],
         }
-        # In a session of its own, Ctrl-C reaches this process only, which decides what ends.
-        process = subprocess.Popen(  # noqa: S603 - our own program, without a shell
-            [sys.executable, "-P", str(_PROGRAM), json.dumps(settings)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        command = [sys.executable, "-P", str(_PROGRAM), json.dumps(settings)]
+        process = child_process.started(command, stdout=subprocess.PIPE, text=True)
         self._process = process
-        self._end = weakref.finalize(self, _ended, process)  # called at the latest when this object is freed
+        self._end = weakref.finalize(self, child_process.end, process)  # called at the latest when this object is freed
         assert process.stdout is not None
         with process.stdout as report:
             line = report.readline()
@@ -199,17 +192,6 @@ class LlamaCppServer:
     def __repr__(self) -> str:
         state = self.base_url if self._process is not None else "closed"
         return f"LlamaCppServer({str(self.file)!r}, {len(self.adapters)} adapters, {state})"
-
-
-def _ended(process: subprocess.Popen[str]) -> None:
-    """End a server, which does so when its input ends."""
-    assert process.stdin is not None
-    process.stdin.close()
-    try:
-        process.wait(_LAST_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _check_gguf(path: Path) -> None:

@@ -1,5 +1,11 @@
 """The benchmark of a vLLM server: its counters, the comparison of methods, and what is refused before it starts."""
 
+import signal
+import socket
+import subprocess
+import sys
+import time
+
 import pytest
 
 from benchmarks.serving import comparisons, main
@@ -84,3 +90,26 @@ def test_a_server_that_exits_says_why_and_options_may_contain_braces(tmp_path):
     server = VLLMServer(command, "MODEL", tmp_path / "log", options=["--last"])
     with pytest.raises(ServerUnavailableError, match=rf'MODEL {server.port} {{"a": 1}} --last'), server:
         pass
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_the_server_ends_with_the_benchmark(tmp_path, how):
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1/models").write_text("{}")
+    command = f"{sys.executable} -m http.server {{port}} --bind 127.0.0.1 --directory {{model}}"
+    program = (
+        "import time\nfrom pathlib import Path\nfrom benchmarks.vllm_server import VLLMServer\n"
+        f"with VLLMServer({command!r}, {str(tmp_path)!r}, Path({str(tmp_path / 'log')!r})) as server:\n"
+        "    print(server.port, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    address = "127.0.0.1", int(owner.stdout.readline())
+    socket.create_connection(address).close()
+    owner.send_signal(how)
+    owner.communicate(timeout=60)
+    until = time.monotonic() + 60
+    with pytest.raises(ConnectionRefusedError):
+        while time.monotonic() < until:
+            socket.create_connection(address).close()
+            time.sleep(0.05)

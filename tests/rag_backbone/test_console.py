@@ -110,3 +110,19 @@ def test_a_closed_pipe_is_not_an_error():
     command = f"{sys.executable} -m rag_backbone.cli --help | true"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+def test_what_others_write_meanwhile_goes_to_stderr_and_the_result_to_stdout():
+    program = (
+        "import os, subprocess, sys\n"
+        "from rag_backbone.console import stdout_to_stderr\n"
+        "print('before')\n"
+        "with stdout_to_stderr():\n"
+        "    print('python')\n"
+        "    os.write(1, b'library\\n')\n"
+        "    subprocess.run([sys.executable, '-c', 'print(\"child\")'])\n"
+        "print('after')\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["before", "after"]
+    assert sorted(told.stderr.split()) == ["child", "library", "python"]

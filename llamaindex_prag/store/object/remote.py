@@ -40,6 +40,9 @@ _PACKAGES = {
 }
 _LOCAL = {"file", "local"}
 _S3 = {"s3", "s3a"}
+_GOOGLE = {"gs", "gcs"}
+_REFUSES_EXISTING = {*_S3, *_GOOGLE, "memory"}
+"""Protocols whose servers can write an object only if there is none."""
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError, ImportError)
 _LONGEST_WAIT = 8.0
 _TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")
@@ -164,7 +167,7 @@ class RemoteFiles:
         def put(system: AbstractFileSystem) -> None:
             if self.is_local:
                 _write_file(Path(path), content, new=new)
-            elif new and self.protocol in _S3 | {"memory"}:
+            elif new and self.protocol in _REFUSES_EXISTING:
                 system.pipe_file(path, content, mode="create")
             else:
                 system.pipe_file(path, content)
@@ -252,6 +255,8 @@ class RemoteFiles:
             own = {"connect_timeout": self._timeout, "read_timeout": self._timeout, "retries": {"max_attempts": 0}}
             options.setdefault("max_concurrency", 1)  # otherwise each read asks for the size first
             options["config_kwargs"] = own | dict(options.get("config_kwargs") or {})
+        if self.protocol in _GOOGLE:  # which makes a request again by itself, however often `attempts` says
+            options.setdefault("requests_timeout", self._timeout)
         try:
             system = fsspec.filesystem(self.protocol, **options)
         except ImportError as error:
@@ -300,7 +305,7 @@ def _reason(error: BaseException) -> str:
     kind = type(error).__name__
     if "Credential" in kind or "NoAuth" in kind:
         return "there are no credentials for it; give them as the server's client expects, or as storage_options"
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):  # the latter is gcsfs's
         return "these credentials, or this user, may not do that"
     if isinstance(error, _FINAL) or kind in {"ParamValidationError", "InvalidBucketName", "UnknownProtocol"}:
         return "the address or the options are wrong"

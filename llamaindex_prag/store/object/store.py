@@ -73,7 +73,8 @@ class ObjectStore(BaseStore):
         cache: Folder of the local cache; by default one in the user's cache folder.
         cache_bytes: Limit on the size of the cache.
         attempts: How often a request is made before it fails; the wait before each is twice as long as before the last.
-        timeout: Seconds to wait for a connection, and for each read (S3).
+            The client of Google Cloud Storage makes each of them up to six times by itself.
+        timeout: Seconds to wait for a connection, and for each read (S3); for a whole request (Google Cloud Storage).
 
     Raises:
         StoreError: If the URL is not a store, cannot be reached, read or written, or belongs to another model or a

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import json
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from langchain_core.embeddings import Embeddings
 from langgraph_dynrag import LocalIndex, MiniLMEmbeddings, RayEmbeddings
 from rag_backbone.errors import ConfigurationError, MissingExtraError, ServerError
 from tests.langgraph_dynrag.commands.command import run
-from tests.ray_clusters import NODE, two_nodes
+from tests.ray_clusters import NODE, command_output, two_nodes
 
 
 class Lengths(Embeddings):
@@ -129,6 +130,12 @@ class TestOnACluster:
         into = str(tmp_path / "index")
         told = run("index", str(tmp_path / "a.txt"), "--index", into, "--ray", cluster.address)
         assert "1 files added" in told.output
+
+    def test_the_command_s_output_is_json_alone(self, cluster, tmp_path):
+        (tmp_path / "a.txt").write_text("The bridge has 41 arches.", "utf-8")
+        options = ("--index", tmp_path / "index", "--ray", cluster.address, "--json")
+        told = command_output("index", tmp_path / "a.txt", *options)
+        assert json.loads(told.stdout)["embedded"] == 1
 
     def test_a_node_that_is_lost_costs_nothing_but_time(self, cluster, tmp_path):
         lost = cluster.add_node(**NODE)

@@ -3,6 +3,7 @@
 `DYNPRAG_RAY_KILLS` sets how many runs lose a node at a random moment (default 3).
 """
 
+import json
 import os
 import random
 import signal
@@ -29,7 +30,7 @@ from rag_backbone.errors import ConfigurationError
 from rag_backbone.loading.causal_lm import CausalLM
 from tests.llamaindex_prag.cluster.corpus import passages
 from tests.llamaindex_prag.cluster.faulty import DEADLY, RAISING, FaultyWorker
-from tests.ray_clusters import NODE, two_nodes
+from tests.ray_clusters import NODE, command_output, two_nodes
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 pytestmark = pytest.mark.ray
@@ -289,3 +290,34 @@ def test_the_command_trains_on_a_cluster(cluster, run, tmp_path):
         (folder / f"{i}.txt").write_text(passage.text, "utf-8")
     assert "3 trained, 0 known" in run("parametrize", folder, "--ray", cluster.address, "--ray-workers", "1")
     assert "0 trained, 3 known" in run("parametrize", folder)
+
+
+def test_the_command_s_output_is_json_alone(cluster, model_folder, tmp_path):
+    (tmp_path / "a.txt").write_text(passages(1)[0].text, "utf-8")
+    options = ("--store", tmp_path / "store", "--model", model_folder, "--recipe", "prag", "--json")
+    told = command_output("parametrize", tmp_path / "a.txt", "--ray", cluster.address, *options)
+    assert json.loads(told.stdout)["trained"] == 1
+
+
+def test_what_ray_tells_of_a_node_that_dies_does_not_come_between_the_results(cluster):
+    program = (
+        "import sys\n"
+        "from rag_backbone.console import stdout_to_stderr\n"
+        "from rag_backbone.ray_cluster import connected\n"
+        "with stdout_to_stderr(), connected(sys.argv[1]):\n"
+        "    print('connected', flush=True)\n"
+        "    sys.stdin.readline()\n"
+        "print('result')\n"
+    )
+    node = cluster.add_node(**NODE)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", program, cluster.address], **pipes) as process:
+        guard = threading.Timer(120, process.kill)
+        guard.daemon = True
+        guard.start()
+        assert process.stderr.readline() == "connected\n"
+        cluster.remove_node(node, allow_graceful=False)
+        assert any("Raylet is terminated" in line or "marked dead" in line for line in process.stderr)
+        told, _ = process.communicate("\n")
+        guard.cancel()
+    assert told == "result\n"

@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from tests.llamaindex_prag.store.made import made_adapter, made_key, made_layout, opened, shared
+from tests.llamaindex_prag.store.object.servers import GOOGLE_BUCKET, google_options, google_server
 
 
 @pytest.fixture
@@ -15,10 +16,20 @@ def folder(tmp_path):
     return tmp_path / "store"
 
 
-@pytest.fixture(params=["folder", "memory://", "file://"])
+@pytest.fixture(scope="session")
+def google_port():
+    with google_server() as port:
+        yield port
+
+
+@pytest.fixture(params=["folder", "memory://", "file://", pytest.param("gs://", marks=pytest.mark.gcs)])
 def store(request, tmp_path):
     if request.param == "folder":
         made = opened(tmp_path / "store")
+    elif request.param == "gs://":
+        there = google_options(request.getfixturevalue("google_port"))
+        where = f"gs://{GOOGLE_BUCKET}/{uuid.uuid4().hex}"
+        made = shared(where, storage_options=there, cache=tmp_path / "cache")
     else:
         where = f"memory://{uuid.uuid4().hex}" if request.param == "memory://" else f"file://{tmp_path}/store"
         made = shared(where, cache=tmp_path / "cache")

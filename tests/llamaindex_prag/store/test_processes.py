@@ -141,6 +141,22 @@ def test_other_processes_see_the_generation(tmp_path):
         assert finished(other) == ["held 0 1"]
 
 
+def test_what_is_held_already_does_not_wait_for_another_process_that_writes(tmp_path):
+    with opened(tmp_path / "store") as store:
+        store.hold("index", ["a", "b"])
+        writer = started("lock", tmp_path / "store", "c")
+        assert writer.stdout.readline() == "locked\n"
+        store.hold("index", ["a", "b"])
+        waiting = threading.Thread(target=store.hold, args=("index", ["a", "c", "d"]))
+        waiting.start()
+        time.sleep(0.05)
+        assert waiting.is_alive(), "a document that is new to the index was recorded without the lock"
+        assert finished(writer) == ["unlocked"]  # only now
+        waiting.join(60)
+        held = {document.id: sorted(document.indexes) for document in store.documents()}
+        assert held == {"a": ["index"], "b": ["index"], "c": ["index", "other"], "d": ["index"]}
+
+
 @pytest.mark.skipif(not LOCKS_FOLDERS, reason="needs flock")
 def test_gc_does_not_replace_a_file_that_another_process_has_open(tmp_path):
     with opened(tmp_path / "store") as store:

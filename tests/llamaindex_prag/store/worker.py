@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 
+from llamaindex_prag.store import ownership
 from tests.llamaindex_prag.store.made import LAYOUT, made_adapter, made_key, opened
 
 
@@ -57,6 +58,19 @@ def hold(path, name):
         say(f"held {len(store)} {store.generation}")
 
 
+def lock(path, name):
+    """Keep the writers' lock until stdin ends, in a transaction by which another index holds the document `name`."""
+    with opened(path) as store:
+
+        def change(rows):
+            ownership.hold(rows, name, "other")
+            say("locked")
+            sys.stdin.readline()
+
+        store._env.write(change)
+        say("unlocked")
+
+
 def fill(path, name):
     """Put adapters until the files may not grow any further."""
     import resource
@@ -79,5 +93,7 @@ def fill(path, name):
 
 if __name__ == "__main__":
     assert "torch" not in sys.modules
-    {"write": write, "create": create, "read": read, "hold": hold, "fill": fill}[sys.argv[1]](*sys.argv[2:])
+    {"write": write, "create": create, "read": read, "hold": hold, "lock": lock, "fill": fill}[sys.argv[1]](
+        *sys.argv[2:]
+    )
     assert "torch" not in sys.modules

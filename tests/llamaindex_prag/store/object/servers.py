@@ -1,4 +1,4 @@
-"""A real S3 server, and a real HTTP proxy in front of it that makes requests fail in chosen ways."""
+"""A real S3 server, an emulator of Google's, and a real HTTP proxy that makes requests fail in chosen ways."""
 
 import contextlib
 import http.client
@@ -9,6 +9,7 @@ import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 FAULTS = ("unavailable", "truncated", "shortened", "flipped", "unanswered", "late")
+GOOGLE_BUCKET = "a-bucket"
 
 
 class Proxy(ThreadingHTTPServer):
@@ -19,6 +20,7 @@ class Proxy(ThreadingHTTPServer):
     shortened     half of the body, with a matching length
     flipped       one bit of the body is another one
     forbidden     403, the server does not see the request
+    exists        412, as if the object existed already; the server does not see the request
     unanswered    the server carries the request out, and the connection ends without an answer
     late          the answer takes longer than the client waits
     """
@@ -28,6 +30,7 @@ class Proxy(ThreadingHTTPServer):
     def __init__(self, port):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.target = port
+        self.amended = lambda body: body
         self.fault = lambda method, path: None
         self.requests = []
         self.wait = 1.5
@@ -40,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.server.amended(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
         fault = self.server.fault(self.command, self.path)
         self.server.requests.append((self.command, self.path, fault))
         if fault == "unavailable":
@@ -49,9 +52,13 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "forbidden":
             self._answer(403, {}, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
             return
+        if fault == "exists":
+            self._answer(412, {}, b"conditionNotMet")
+            return
         connection = http.client.HTTPConnection("127.0.0.1", self.server.target, timeout=30)
         with contextlib.closing(connection):
-            connection.request(self.command, self.path, body, dict(self.headers))
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "content-length"}
+            connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
             content, headers = answer.read(), dict(answer.getheaders())
         if fault == "late":
@@ -112,6 +119,31 @@ def s3_server():
         yield server.get_host_and_port()[1]
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def google_server():
+    """Run an emulator of Google Cloud Storage; yield the port of a proxy in front of it."""
+    import pytest
+
+    with pytest.MonkeyPatch.context() as patched:
+        # gcsfs would ask by gRPC what kind of bucket it is, which the emulator cannot tell.
+        patched.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        pytest.importorskip("gcsfs", reason="gcsfs is not installed: make test-gcs")
+    from gcp_storage_emulator.server import create_server
+
+    with (
+        create_server("127.0.0.1", 0, in_memory=True, default_bucket=GOOGLE_BUCKET) as server,
+        proxy_to(server._api._httpd.server_port) as proxy,
+    ):
+        # Without it, the emulator takes the last byte of a content that ends with "\r" for a part of the boundary.
+        proxy.amended = lambda body: body.replace(b"\n--==0==", b"\r\n--==0==")
+        yield proxy.server_address[1]
+
+
+def google_options(port):
+    """Return the storage options of an emulator on this machine."""
+    return {"endpoint_url": f"http://127.0.0.1:{port}", "token": "anon"}
 
 
 def options(port):
