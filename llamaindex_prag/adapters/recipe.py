@@ -80,6 +80,10 @@ class Recipe:
     """Where adapters begin to act, in training and in use: at the `"prompt"`, or from the `"answer"` on (activated
     LoRA, Greenewald et al. 2025, arXiv 2504.12397): at the last token of the prompt, which predicts the answer's first
     token. The prompt's keys and values are then the base model's for all documents."""
+    sampled_softmax: int | None = None
+    """Number of tokens drawn from the vocabulary in each step (Jean et al. 2015, arXiv 1412.2007, section 3): the
+    softmax in training is over these, the targets, and what the teacher and the base model find likely. None: the
+    whole vocabulary."""
     max_tokens: int = 2048
     """Token limit of a training sequence. It fits a chunk of LlamaIndex's default size (1,024 tokens); longer passages
     are refused, and longer sequences (with a long rewrite) are left out."""
@@ -106,8 +110,9 @@ class Recipe:
                 "acts_from is 'answer', but objective='next_token' also trains on the prompt's tokens; use "
                 "objective='distill'"
             )
-        if self.phrases and self.objective == "next_token":
-            raise ConfigurationError(f"phrases is {self.phrases}; only objective='distill' uses them")
+        for name in ("phrases", "sampled_softmax"):
+            if (value := getattr(self, name)) and self.objective == "next_token":
+                raise ConfigurationError(f"{name} is {value}, but objective='next_token'; only 'distill' uses it")
         if not self.targets:
             raise ConfigurationError("targets is empty; name at least one linear layer, such as 'down_proj'")
 
@@ -115,6 +120,10 @@ class Recipe:
         for name in ("rank", "epochs", "batch_size", "max_tokens"):
             if (value := getattr(self, name)) < 1:
                 raise ConfigurationError(f"{name} is {value}; at least 1 is needed")
+        if self.sampled_softmax is not None and self.sampled_softmax < 1:
+            raise ConfigurationError(
+                f"sampled_softmax is {self.sampled_softmax}; at least 1, or None for the whole vocabulary"
+            )
         for name in ("alpha", "learning_rate", "epsilon"):
             if not (value := getattr(self, name)) > 0:
                 raise ConfigurationError(f"{name} is {value}; it must be above 0")
@@ -182,7 +191,11 @@ class Recipe:
         found = asdict(self)
         if self.augmentation == "auto":
             del found["augmentation"]
-        for name, default in (("acts_from", "prompt"), ("silence", 0)):  # recipes from before these existed
+        for name, default in (
+            ("acts_from", "prompt"),
+            ("silence", 0),
+            ("sampled_softmax", None),
+        ):  # recipes from before these existed
             if found[name] == default:
                 del found[name]
         return found

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,9 +20,10 @@ from llamaindex_prag.progress import Tick
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.factors import DocumentFactors
 from llamaindex_prag.training.lower_layers import LowerLayers
-from llamaindex_prag.training.objective import Batch, CountedLogits, batch_of, losses_of
+from llamaindex_prag.training.objective import Batch, CountedLogits, batch_of, given_of, losses_at, losses_of
 from llamaindex_prag.training.packs import Pack, rows_of
 from llamaindex_prag.training.prompt_states import PromptState, PromptStates, answer_of, answer_rows
+from llamaindex_prag.training.sampled_softmax import DrawnOutput, SampledOutput, plain_head
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from rag_backbone.engine.engine import Engine
 
 
+LIKELY = 16
+"""Number of likely tokens of the base model, at each counted token, that a sampled softmax keeps."""
 BaseStates = Mapping[int, "Tensor | PromptState"]
 """What adapters never change of each sequence, by the `id()` of the sequence."""
 
@@ -71,6 +74,14 @@ class DocumentLosses:
         """Number of decoder layers below the adapters that can be computed separately (`lower_states`)."""
         return self._lower.count
 
+    def output_layer(self) -> nn.Linear:
+        """Return the layer whose rows a sampled softmax draws.
+
+        Raises:
+            ConfigurationError: If the model's logits are not those of a plain output layer.
+        """
+        return plain_head(self._engine.model, apart=self._logits.apart)
+
     def lower_states(self, examples: Sequence[Example], advance: Tick | None = None) -> BaseStates:
         """Compute what adapters never change: each sequence's hidden states below the first adapted layer.
 
@@ -95,12 +106,49 @@ class DocumentLosses:
             _tell(advance, part, packs)
         return found
 
+    def sampled_outputs(
+        self, documents: Sequence[tuple[int, Sequence[Example]]], lower: BaseStates, sampled: int
+    ) -> list[SampledOutput]:
+        """Return each document's output layer over a part of the vocabulary (`training.sampled_softmax`).
+
+        Args:
+            documents: A seed, and the sequences, of each document.
+            lower: Result of `lower_states` for these sequences, or empty.
+            sampled: Number of tokens to draw besides those that a document keeps.
+
+        Raises:
+            ConfigurationError: As `output_layer`.
+        """
+        head = self.output_layer()
+        found = []
+        for seed, examples in documents:
+            kept = [torch.tensor(e.ids[e.counted_from :]) for e in examples]
+            kept += [e.teacher.ids.flatten() for e in examples if e.teacher is not None]
+            told = [e for e in examples if e.teacher is None]
+            kept.append(self._engine.run(self._likely, self._engine.model, told, lower))
+            found.append(SampledOutput(head, torch.cat(kept).to(head.weight.device), sampled, seed))
+        return found
+
+    @torch.no_grad()
+    def _likely(self, model: PreTrainedModel, examples: Sequence[Example], lower: BaseStates) -> Tensor:
+        """Return the tokens that the base model finds likely where these sequences' counted tokens are."""
+        known = [state for e in examples if isinstance(state := lower.get(id(e)), PromptState)]
+        found = [torch.empty(0, dtype=torch.long)]
+        if known:
+            logits = [model.get_output_embeddings()(part) for part in torch.cat([s.last for s in known]).split(128)]
+        else:
+            packs = self._logits.packs(examples, self._tokens)
+            logits = [self._logits(batch_of([pack], model.device, pad=self._pad)) for pack in packs]
+        found += [part.topk(min(LIKELY, part.shape[-1])).indices.unique().cpu() for part in logits]
+        return torch.cat(found)
+
     def backward(
         self,
         factors: DocumentFactors,
         active: Mapping[int, Sequence[Example]],
         lower: BaseStates,
         advance: Tick | None = None,
+        outputs: Mapping[int, DrawnOutput] | None = None,
     ) -> dict[int, float]:
         """Add the gradients to `factors.gradients` and return the losses.
 
@@ -109,17 +157,18 @@ class DocumentLosses:
             active: Sequences by document index.
             lower: Result of `lower_states` for these sequences, or empty.
             advance: Called after each forward pass with the fraction of this work that it was.
+            outputs: Sampled output layers by document index; None: the whole vocabulary.
 
         Returns:
             Losses by document index, in nats per counted token.
         """
-        return self._losses(factors, active, lower, advance, gradients=True)
+        return self._losses(factors, active, lower, advance, outputs, gradients=True)
 
     def values(
         self, factors: DocumentFactors, active: Mapping[int, Sequence[Example]], lower: BaseStates
     ) -> dict[int, float]:
         """Return the losses as `backward` does, without computing gradients."""
-        return self._losses(factors, active, lower, None, gradients=False)
+        return self._losses(factors, active, lower, None, None, gradients=False)
 
     def _losses(
         self,
@@ -127,6 +176,7 @@ class DocumentLosses:
         active: Mapping[int, Sequence[Example]],
         lower: BaseStates,
         advance: Tick | None,
+        outputs: Mapping[int, DrawnOutput] | None,
         *,
         gradients: bool,
     ) -> dict[int, float]:
@@ -146,7 +196,7 @@ class DocumentLosses:
             owners = torch.tensor([i for i, _ in part])
             shares = [1 / counted[i] for i, _ in part]
             losses, rows = self._engine.run(
-                self._forward, self._engine.model, part, shares, factors, lower, gradients=gradients
+                self._forward, self._engine.model, part, shares, factors, lower, outputs, gradients=gradients
             )
             found.index_add_(0, owners[rows], losses)
             _tell(advance, part, [pack for _, pack in packs])
@@ -165,6 +215,7 @@ class DocumentLosses:
         shares: Sequence[float],
         factors: DocumentFactors,
         lower: BaseStates,
+        outputs: Mapping[int, DrawnOutput] | None,
         *,
         gradients: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -173,23 +224,50 @@ class DocumentLosses:
         with frozen(model), torch.set_grad_enabled(gradients):
             batch = batch_of([pack for _, pack in part], model.device, pad=self._pad, weights=shares)
             known = [lower[id(e)] for e in batch.examples] if lower else []
-            losses = losses_of(self._adapted(batch, factors, owners, known), batch)
+            run = self._logits.run if outputs is None else self._logits.states
+            found = self._adapted(batch, factors, owners, known, run)
+            losses = losses_of(found, batch) if outputs is None else _sampled(found, batch, part, outputs)
             if gradients:
                 _backward(losses)
         return losses.detach().cpu(), batch.rows.cpu()
 
     def _adapted(
-        self, batch: Batch, factors: DocumentFactors, owners: Tensor, known: Sequence[Tensor | PromptState]
+        self,
+        batch: Batch,
+        factors: DocumentFactors,
+        owners: Tensor,
+        known: Sequence[Tensor | PromptState],
+        run: Callable[[Batch, Mapping[str, Any]], Tensor],
     ) -> Tensor:
-        """Return the logits of the counted tokens under the factors."""
+        """Return what `run` computes for the counted tokens under the factors."""
         prompts = [state for state in known if isinstance(state, PromptState)]
         if self._prompts is not None and prompts:
-            with factors.on(owners):
-                return self._prompts(batch, prompts)
+            with factors.on(owners), self._prompts.resumed(batch, prompts) as given:
+                return run(batch, given)
         states = [state for state in known if isinstance(state, torch.Tensor)]
         acting = batch.sequences.predicting if self._acts_from == "answer" else None
         with factors.on(owners, acting), self._lower.given(batch.sequences.joined(states) if states else None):
-            return self._logits(batch)
+            return run(batch, given_of(batch))
+
+
+def _sampled(
+    states: Tensor, batch: Batch, part: Sequence[tuple[int, Pack]], outputs: Mapping[int, DrawnOutput]
+) -> Tensor:
+    """Return (counted,) weighted losses of (counted, hidden) states, each document's over its own part of the tokens.
+
+    A document's rows follow each other in `part`.
+    """
+    examples: dict[int, list[Example]] = {}
+    for i, pack in part:
+        examples.setdefault(i, []).extend(pack.examples)
+    counts = [sum(e.counted for e in of) for of in examples.values()]
+    losses = [
+        losses_at(outputs[i].logits(own), targets, of, outputs[i].columns)
+        for (i, of), own, targets in zip(
+            examples.items(), states.split(counts), batch.targets.split(counts), strict=True
+        )
+    ]
+    return torch.cat(losses) * batch.weights
 
 
 def _tell(advance: Tick | None, part: Sequence[tuple[int, Pack]], packs: Sequence[Pack]) -> None:

@@ -31,25 +31,26 @@ class CountedLogits:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._apart = True
-        self._apart, self.shares_prefixes = self._tried_apart(), self._tried_sharing()
+        self.apart = True
+        """Whether decoder and output layer alone give the model's logits."""
+        self.apart, self.shares_prefixes = self._tried_apart(), self._tried_sharing()
         window = getattr(model.config.get_text_config(), "sliding_window", None)
         self.widest = window or model.config.get_text_config().max_position_embeddings
         """Maximum number of tokens in a row of several sequences."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return (counted, vocabulary) float32 logits."""
-        given: dict[str, Any] = {"input_ids": batch.ids, "use_cache": False}
-        if batch.sequences.sees is not None and batch.sequences.places is not None:
-            given |= {"attention_mask": batch.sequences.sees, "position_ids": batch.sequences.places}
-        return self.run(batch, given)
+        return self.run(batch, given_of(batch))
 
     def run(self, batch: Batch, given: Mapping[str, Any]) -> Tensor:
         """Return (counted, vocabulary) float32 logits, with these arguments of the decoder."""
-        if self._apart:
-            states = self._model.get_decoder()(**given).last_hidden_state
-            return self._model.get_output_embeddings()(states[batch.rows, batch.positions]).float()
+        if self.apart:
+            return self._model.get_output_embeddings()(self.states(batch, given)).float()
         return self._model(**given).logits[batch.rows, batch.positions].float()
+
+    def states(self, batch: Batch, given: Mapping[str, Any]) -> Tensor:
+        """Return the (counted, hidden) states that the output layer reads, with these arguments of the decoder."""
+        return self._model.get_decoder()(**given).last_hidden_state[batch.rows, batch.positions]
 
     def packs(self, examples: Sequence[Example], limit: int) -> list[Pack]:
         """Pack the sequences as far as this model allows, at most `limit` tokens per row (or a single sequence)."""
@@ -108,6 +109,14 @@ class Batch:
         return [e for pack in self.sequences.packs for e in pack.examples]
 
 
+def given_of(batch: Batch) -> dict[str, Any]:
+    """Return the decoder's arguments for whole sequences."""
+    given: dict[str, Any] = {"input_ids": batch.ids, "use_cache": False}
+    if batch.sequences.sees is not None and batch.sequences.places is not None:
+        given |= {"attention_mask": batch.sequences.sees, "position_ids": batch.sequences.places}
+    return given
+
+
 def batch_of(packs: Sequence[Pack], device: torch.device, *, pad: int = 0, weights: Sequence[float] = ()) -> Batch:
     """Batch the packs; `weights[i]` is the weight of each counted token of pack `i`, 1 if none are given."""
     rows, positions, targets, shares = [], [], [], []
@@ -129,24 +138,37 @@ def losses_of(logits: Tensor, batch: Batch) -> Tensor:
         logits: (counted, vocabulary) float32 logits of the batch.
         batch: The batch they were computed for.
     """
-    parts = logits.split([e.counted for e in batch.examples])
-    targets = batch.targets.split([e.counted for e in batch.examples])
-    told = [i for i, e in enumerate(batch.examples) if e.teacher is None]
-    taught = [(i, e.teacher) for i, e in enumerate(batch.examples) if e.teacher is not None]
+    return losses_at(logits, batch.targets, batch.examples) * batch.weights
+
+
+def losses_at(logits: Tensor, targets: Tensor, examples: Sequence[Example], columns: Tensor | None = None) -> Tensor:
+    """Return (counted,) losses of some sequences.
+
+    Args:
+        logits: (counted, columns) float32 logits.
+        targets: (counted,) the counted tokens.
+        examples: The sequences, in the order of the logits.
+        columns: (vocabulary,) int64, the column of each token in the logits; None if that is its ID.
+    """
+    counts = [e.counted for e in examples]
+    parts = logits.split(counts)
+    of_told = (targets if columns is None else columns[targets]).split(counts)
+    told = [i for i, e in enumerate(examples) if e.teacher is None]
+    taught = [(i, e.teacher) for i, e in enumerate(examples) if e.teacher is not None]
     losses: list[Tensor] = [logits.new_empty(0)] * len(parts)
     if told:
         found = functional.cross_entropy(
-            torch.cat([parts[i] for i in told]), torch.cat([targets[i] for i in told]), reduction="none"
+            torch.cat([parts[i] for i in told]), torch.cat([of_told[i] for i in told]), reduction="none"
         )
         for i, loss in zip(told, found.split([len(parts[i]) for i in told]), strict=True):
             losses[i] = loss
     if taught:
         ids = torch.cat([t.ids for _, t in taught]).to(logits.device)
         logprobs = torch.cat([t.logprobs for _, t in taught]).to(logits.device)
-        found = divergence(torch.cat([parts[i] for i, _ in taught]), ids, logprobs)
+        found = divergence(torch.cat([parts[i] for i, _ in taught]), ids if columns is None else columns[ids], logprobs)
         for (i, _), loss in zip(taught, found.split([len(parts[i]) for i, _ in taught]), strict=True):
             losses[i] = loss
-    return torch.cat(losses) * batch.weights
+    return torch.cat(losses)
 
 
 def divergence(logits: Tensor, ids: Tensor, logprobs: Tensor) -> Tensor:

@@ -40,6 +40,8 @@ class PromptState:
     adapted one on."""
     below: Tensor | None
     """(answer, hidden), the output of the layers below at the remaining tokens; None if there are no layers below."""
+    last: Tensor
+    """(counted, hidden), what the base model's output layer reads to predict the counted tokens."""
 
 
 def answer_of(example: Example) -> Example:
@@ -82,7 +84,7 @@ class PromptStates:
         first = self._decoder.layers[self._lower.count]
         handle = first.register_forward_pre_hook(lambda _, given: hidden.append(given[0]))
         try:
-            self._decoder(
+            output = self._decoder(
                 rows.ids, attention_mask=rows.sees, position_ids=rows.places, past_key_values=cache, use_cache=True
             )
         finally:
@@ -92,11 +94,13 @@ class PromptStates:
         together = torch.stack([states.transpose(1, 2) for states in kept], 2)  # (rows, width, 2 layers, kv_heads, dim)
         examples = [e for pack in rows.packs for e in pack.examples]
         found = []
-        for example, states, below in zip(examples, rows.part(together), rows.part(hidden[0]), strict=True):
+        parts = [rows.part(values) for values in (together, hidden[0], output.last_hidden_state)]
+        for example, states, below, last in zip(examples, *parts, strict=True):
             at = example.counted_from - 1
             # Cloned, so that the padded batch is freed.
             prompt = states[:at].transpose(0, 1).clone()
-            found.append(PromptState(prompt, below[at:].clone() if self._lower.count else None))
+            rest = below[at:].clone() if self._lower.count else None
+            found.append(PromptState(prompt, rest, last[at:-1].clone()))
         return found
 
     def __call__(self, batch: Batch, states: Sequence[PromptState]) -> Tensor:
@@ -106,11 +110,11 @@ class PromptStates:
             batch: The answers, in rows of `answer_rows`.
             states: The state of each answer, in order.
         """
-        with self._resumed(batch, states) as given:
+        with self.resumed(batch, states) as given:
             return self._logits.run(batch, given)
 
     @contextlib.contextmanager
-    def _resumed(self, batch: Batch, states: Sequence[PromptState]) -> Iterator[dict[str, Any]]:
+    def resumed(self, batch: Batch, states: Sequence[PromptState]) -> Iterator[dict[str, Any]]:
         """Yield the decoder's arguments, in a context in which it resumes above the lower layers."""
         rows = batch.sequences
         of = iter(states)

@@ -20,8 +20,9 @@ from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.progress import Tick, scaled
 from llamaindex_prag.training.examples import Example, TrainingDocument
 from llamaindex_prag.training.factors import AdamW, DocumentFactors, initial_values
-from llamaindex_prag.training.gradients import DocumentLosses
+from llamaindex_prag.training.gradients import BaseStates, DocumentLosses
 from llamaindex_prag.training.packs import packs_of
+from llamaindex_prag.training.sampled_softmax import SampledOutput
 from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Trainer:
         self._start = initial_values(layout, recipe.seed) if start is None else start
         self._together = documents_at_once
         self._losses = DocumentLosses(engine, layout, tokens_at_once, acts_from=recipe.acts_from)
+        if recipe.sampled_softmax is not None:
+            self._losses.output_layer()  # refuses models without a plain one before any work
 
     def train(self, documents: Sequence[TrainingDocument], advance: Tick | None = None) -> Iterator[Trained]:
         """Train each document's adapter, and yield a group's adapters when the group is done, longest documents first.
@@ -126,12 +129,14 @@ class Trainer:
         every = [e for d in documents for e in d.examples]
         below = self._part_below if recipe.epochs > 1 else 0.0
         lower = self._losses.lower_states(every, scaled(advance, below)) if recipe.epochs > 1 else {}
+        outputs = [] if (sampled := recipe.sampled_softmax) is None else self._outputs(documents, lower, sampled)
         per_token = (1 - below) / sum(len(e.ids) for plan in plans for batch in plan for e in batch)
         first, last = [0.0] * len(documents), [0.0] * len(documents)
         for step in range(max(len(plan) for plan in plans)):
             active = {i: plan[step] for i, plan in enumerate(plans) if step < len(plan)}
             part = per_token * sum(len(e.ids) for batch in active.values() for e in batch)
-            losses = self._losses.backward(factors, active, lower, scaled(advance, part))
+            drawn = {i: engine.run(outputs[i].drawn, step) for i in active} if outputs else None
+            losses = self._losses.backward(factors, active, lower, scaled(advance, part), drawn)
             engine.run(optimiser.step, list(active), [learning_rate_part(recipe, step, len(plans[i])) for i in active])
             for i, loss in losses.items():
                 first[i], last[i] = (loss if step == 0 else first[i]), loss
@@ -139,6 +144,11 @@ class Trainer:
         for i, document in enumerate(documents):
             adapter = Adapter(self._layout, values[i].copy(), recipe.scale)
             yield Trained(document, adapter, first[i], last[i], len(plans[i]))
+
+    def _outputs(self, documents: Sequence[TrainingDocument], lower: BaseStates, sampled: int) -> list[SampledOutput]:
+        seeds = [random.Random(f"{self._recipe.seed}/{text_hash(d.text)}").getrandbits(63) for d in documents]  # noqa: S311
+        asked = [(seed, d.examples) for seed, d in zip(seeds, documents, strict=True)]
+        return self._losses.sampled_outputs(asked, lower, sampled)
 
 
 def _tokens(documents: Sequence[TrainingDocument]) -> int:

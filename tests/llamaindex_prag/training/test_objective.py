@@ -26,7 +26,7 @@ def test_logits_of_counted_tokens_equal_the_logits_of_the_model(make):
 def test_a_model_that_caps_its_logits_is_run_as_a_whole():
     model = tiny_gemma3(final_logit_softcapping=2.0)
     counted = CountedLogits(model)
-    assert not counted._apart
+    assert not counted.apart
     with torch.no_grad():
         expected = model(input_ids=torch.tensor([[5, 6, 7]])).logits[0, 1]
         found = counted(batch_of([Pack((Example((5, 6, 7), 2),), 0)], model.device))
