@@ -40,6 +40,8 @@ from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
 from langgraph_dynrag.seakr.final_answer import SurerAnswer
 from langgraph_dynrag.triggers import SelfAwareUncertainty
 from langgraph_dynrag.triggers.rind import Bundle
+from llamaindex_prag.adapters.recipe import Recipe, get_recipe
+from llamaindex_prag.adapters.recipe_options import changes_of
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.translator.translator import Translator
 
@@ -123,12 +125,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--methods", nargs="+", default=list(METHODS), help=f"{', '.join(METHODS)}, with +parametric, ..."
     )
     options.add_argument("--translator", help="a checkpoint, for METHOD+translated")
+    options.add_argument("--recipe", default="distill", help="of the adapters, for METHOD+parametric and +combined")
+    options.add_argument("--change", action="append", default=[], metavar="NAME=VALUE", help="a change in the recipe")
     options.add_argument("--k", type=int, default=3)
     args = options.parse_args(arguments)
     _check(options, args)
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype)
-    adapters = _adapters(chat, args.translator) if any("+" in m for m in args.methods) else None
+    recipe = get_recipe(args.recipe).changed(**changes_of(args.change))
+    adapters = _adapters(chat, args.translator, recipe) if any("+" in m for m in args.methods) else None
     records = Records("questions")
     jobs: dict[str, dict[str, list[Job]]] = {}
     for path in args.data:
@@ -139,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             m: [job(chat, retriever, q, m, args.k, dtype=args.dtype, path=path, adapters=adapters) for q in chosen]
             for m in args.methods
         }
-    turns = [by[m][i] for by in jobs.values() for i in range(args.questions) for m in by if i < len(by[m])]
+    turns = [by[m][i] for i in range(args.questions) for by in jobs.values() for m in by if i < len(by[m])]
     complete = run(turns, records, deadline, args.sessions)
     timed_turns = [by[m][i] for by in jobs.values() for i in range(args.timed) for m in by if i < len(by[m])]
     complete &= run_timed(timed_turns, records, deadline, SamePrefix(chat, reasoned_prompt(EXEMPLARS)))
@@ -186,9 +191,9 @@ def _check(options: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         options.error("+translated needs a separate run: trained adapters would replace translated ones")
 
 
-def _adapters(chat: LocalChatModel, translator: str | None) -> ParametricModel:
+def _adapters(chat: LocalChatModel, translator: str | None, recipe: Recipe) -> ParametricModel:
     if translator is None:
-        return ParametricModel.of(chat.lm, open_store(chat.lm))
+        return ParametricModel.of(chat.lm, open_store(chat.lm), recipe=recipe)
     made = Translator.load(translator, chat.lm)
     return ParametricModel.of(chat.lm, open_store(chat.lm, "translated"), recipe=made.config.recipe, translator=made)
 
