@@ -91,7 +91,7 @@ def calibrate(
             preset's. `"learned"` trains one, with scikit-learn (extra `learned`).
         learner: What is trained for `trigger="learned"`: logistic regression, or small gradient-boosted trees.
         probe: With `trigger="learned"`, whether to train a probe on the model's hidden states as one more input; only
-            for `LocalChatModel`. It reads each sentence once more, and improved nothing where it was measured
+            for `LocalChatModel`. It reads each sentence once more, and added little where it was measured
             (docs/results-triggers.md).
         points: Number of thresholds at which the graph runs, with `cost`.
         samples: Number of bootstrap samples.
