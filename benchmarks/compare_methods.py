@@ -131,8 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = options.parse_args(arguments)
     _check(options, args)
     deadline = Deadline(args.max_minutes)
-    chat = load_chat(args.model, args.dtype)
     recipe = get_recipe(args.recipe).changed(**changes_of(args.change))
+    chat = load_chat(args.model, args.dtype)
     adapters = _adapters(chat, args.translator, recipe) if any("+" in m for m in args.methods) else None
     records = Records("questions")
     jobs: dict[str, dict[str, list[Job]]] = {}
@@ -187,6 +187,8 @@ def _check(options: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         options.error(f"--methods {unknown[0]}: known are {', '.join(METHODS)}, and each with +{', +'.join(INJECTED)}")
     if ("translated" in injected) != bool(args.translator):
         options.error("METHOD+translated and --translator require each other")
+    if args.translator and (args.recipe != "distill" or args.change):
+        options.error("--recipe and --change are for trained adapters; a translator has its own recipe")
     if "translated" in injected and len(injected) > 1:
         options.error("+translated needs a separate run: trained adapters would replace translated ones")
 

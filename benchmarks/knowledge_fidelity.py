@@ -14,6 +14,7 @@ value. Intervals are by bootstrap over passages.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--warm-up-pairs", type=int, default=120)
     args = options.parse_args(arguments)
     deadline, training = Deadline(args.max_minutes), Deadline(0.75 * args.max_minutes)
+    recipes = _recipes(options, args)
     facts = _facts(args)
     note(f"{len(facts)} questions on {len(by_passage(facts))} passages")
     lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
@@ -87,9 +89,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     complete = answers.ask([a for asked in conditions.values() for a in asked], None, deadline)
     writer = CausalLM.from_pretrained(args.writer, dtype=args.dtype) if args.writer else None
-    recipes = [_recipe(name, changes_of(args.change)) for name in args.recipes.split(",") if name]
-    if not recipes and not args.translator:
-        options.error("--recipes is empty and --translator is missing: there is nothing to measure")
     if args.warm_up and recipes:
         conditions["warm-up"], done = _warmed_up(args, lm, store, recipes[0], facts, answers, deadline)
         complete &= done
@@ -111,6 +110,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         complete &= done
     store.close()
     _report(args, lm, recipes, facts, conditions, answers, complete=complete)
+
+
+def _recipes(options: argparse.ArgumentParser, args: argparse.Namespace) -> list[Recipe]:
+    recipes = [_recipe(name, changes_of(args.change)) for name in args.recipes.split(",") if name]
+    if not recipes and not args.translator:
+        options.error("--recipes is empty and --translator is missing: there is nothing to measure")
+    if args.writer and not any(recipe.augmentation == "model" for recipe in recipes):
+        options.error("--writer needs a recipe with augmentation=model")
+    return recipes
 
 
 def _recipe(name: str, changes: dict[str, Any]) -> Recipe:

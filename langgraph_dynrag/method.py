@@ -18,16 +18,20 @@ class SignalReader(Protocol):
         """The signals that it reads."""
 
 
-class Method(Protocol):
+class Retrieving(Protocol):
+    """What searches: a method, or an agent's options."""
+
+    @property
+    def retriever(self) -> object | None:
+        """The retriever; None: nothing is retrieved."""
+
+
+class Method(Retrieving, Protocol):
     """The parts of a method, read-only. Parts that are only named in messages or compared with None are objects."""
 
     @property
     def trigger(self) -> object:
         """The part that decides when to retrieve."""
-
-    @property
-    def retriever(self) -> object | None:
-        """The retriever; None: the method does not retrieve."""
 
     @property
     def query(self) -> SignalReader:

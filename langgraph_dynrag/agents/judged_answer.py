@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 from langchain_core.messages import AIMessage, BaseMessage
 
 from langgraph_dynrag.drafts.collector import Collector
-from langgraph_dynrag.drafts.draft import AttendAlone, AttentionRows, Context, Draft, DraftView, Signal, Verdict
+from langgraph_dynrag.drafts.draft import (
+    AttendAlone,
+    AttentionRows,
+    Context,
+    DocumentFrequency,
+    Draft,
+    DraftView,
+    Signal,
+    Verdict,
+)
 from langgraph_dynrag.drafts.stop_at_unit import StopAtUnit
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask
 from langgraph_dynrag.triggers.base import Trigger, verdict_on
@@ -79,7 +88,12 @@ def lacking(result: DraftResult, needs: frozenset[Signal]) -> list[Signal]:
     return sorted(name for name in needs if not has.get(name, True))
 
 
-def judge_answer(written: WatchedAnswer, trigger: Trigger, carries_content: WordFilter) -> tuple[list[Need], Verdict]:
+def judge_answer(
+    written: WatchedAnswer,
+    trigger: Trigger,
+    carries_content: WordFilter,
+    document_frequency: DocumentFrequency | None = None,
+) -> tuple[list[Need], Verdict]:
     """Judge an answer piece by piece.
 
     Returns:
@@ -102,6 +116,7 @@ def judge_answer(written: WatchedAnswer, trigger: Trigger, carries_content: Word
             context=None if written.context is None else replace(written.context, answer=draft.pieces[:start]),
             attend_alone=written.attend_alone,
             carries_content=carries_content,
+            document_frequency=document_frequency,
         )
         verdict = verdict_on(trigger, view)
         verdicts.append((start, judged, verdict))

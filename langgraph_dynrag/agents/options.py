@@ -14,6 +14,7 @@ from langgraph_dynrag.retrieval.retriever import Retriever, check_retriever
 from langgraph_dynrag.settings import RetrievalPolicy
 from langgraph_dynrag.triggers.base import Trigger, check_needs, check_trigger
 from langgraph_dynrag.triggers.confidence import TokenProbability
+from langgraph_dynrag.triggers.learned import LearnedTrigger
 from rag_backbone.checks import refuse_unknown
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.text.units import WordFilter, not_a_stop_word
@@ -59,6 +60,13 @@ class WatchOptions:
                 raise ConfigurationError(f"with_passages lacks {name}")
         if isinstance(self.query, QFS):
             self.query.check_with(self)
+        if isinstance(self.trigger, LearnedTrigger):
+            self.trigger.check_with(self)
+            if self.trigger.abstain is not None:
+                raise ConfigurationError(
+                    f"the learned trigger's abstain is {self.trigger.abstain:g}, but an agent's answer is "
+                    "not given up; leave it out here, or use create_dynamic_rag"
+                )
         if foreign := self.needs - REPORTED - _LOCAL:
             raise SignalUnavailableError(
                 f"{self.trigger} with {self.query} needs {', '.join(sorted(foreign))}, which no message carries; in an "

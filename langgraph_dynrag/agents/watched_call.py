@@ -299,7 +299,12 @@ def _look(
             context = question_context(request, record["question"])
         alone = generator.attend_alone if "attention_alone" in options.needs else None
         written = WatchedAnswer(record["question"], read.draft, read.attention, context, alone)
-        return judge_answer(written, options.trigger, options.carries_content)
+        return judge_answer(
+            written,
+            options.trigger,
+            options.carries_content,
+            getattr(options.retriever, "document_frequency", None),
+        )
 
     needs, verdict = yield Compute(judge)
     return needs, told(record, verdict_event(verdict, len(read.draft)))

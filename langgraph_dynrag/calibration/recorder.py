@@ -53,7 +53,7 @@ class Recorder:
         return None
 
     def judge(self, view: DraftView) -> Verdict:
-        """Record the trigger's verdict on the draft, and return it without the request to retrieve."""
+        """Record the trigger's verdict on the draft, and return it without anything to act on."""
         if view.attend_alone is not None:  # takes a forward pass, which is not repeated for each threshold
             view = replace(view, attend_alone=_remembering(view.attend_alone))
         if view.sample_ends is not None:  # samples dozens of sequences, which do not depend on the threshold
@@ -62,7 +62,7 @@ class Recorder:
             view = replace(view, read_states=functools.cache(view.read_states))
         verdict = verdict_on(self._trigger, view)
         self._keep(verdict, lambda trigger: trigger.judge(view))
-        return replace(verdict, retrieve=False, position=None, hits=())
+        return replace(verdict, retrieve=False, position=None, hits=(), answer=None)
 
     def taken(self) -> tuple[JudgedPiece, ...]:
         """Return the pieces judged since the last call, and clear them."""

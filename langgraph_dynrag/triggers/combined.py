@@ -67,6 +67,8 @@ class _Combined:
         if not known:
             return None
         retrieve = self._rule([v is not None and v.retrieve for v in verdicts])
+        # A part that gives the answer up has found a gap as well as one that searches.
+        gap = self._rule([v is not None and (v.retrieve or v.answer is not None) for v in verdicts])
         fired = [v for v in known if v.retrieve]
         shown = (fired if retrieve else known)[0]
         if retrieve:  # a verdict without a position refers to the end of the unit
@@ -81,7 +83,7 @@ class _Combined:
             shown.hits,
             shown.trigger,
             ends=any(v.ends for v in known),  # like `answer`, it only takes effect if nothing is retrieved
-            answer=next((v.answer for v in known if v.answer is not None), None),
+            answer=next((v.answer for v in known if v.answer is not None), None) if gap else None,
         )
 
     def __repr__(self) -> str:

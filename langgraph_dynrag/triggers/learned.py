@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from langgraph_dynrag.drafts.draft import DraftView, Signal, Verdict
-from langgraph_dynrag.method import Method
+from langgraph_dynrag.method import Retrieving
 from langgraph_dynrag.triggers.base import BaseTrigger
 from langgraph_dynrag.triggers.features import FEATURES, features_of, signals_of
 from langgraph_dynrag.triggers.learned_model import LearnedModel
@@ -85,7 +85,7 @@ class LearnedTrigger(BaseTrigger):
         states: frozenset[Signal] = frozenset() if self.model.probe is None else frozenset({"hidden_states"})
         return signals_of(self.model.features) | states | {"logprob"}
 
-    def check_with(self, settings: Method) -> None:
+    def check_with(self, settings: Retrieving) -> None:
         """Refuse a retriever that does not know what the model's features ask of the index.
 
         Raises:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from langgraph_dynrag.triggers.features import check_names
+from langgraph_dynrag.triggers.plain_numbers import finite_numbers
 from langgraph_dynrag.triggers.probe import Probe
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
@@ -49,7 +50,7 @@ class Tree:
 
     def __post_init__(self) -> None:
         for name, kind in (("feature", int), ("left", int), ("right", int), ("threshold", float), ("value", float)):
-            object.__setattr__(self, name, _numbers(getattr(self, name), f"a tree's {name}", whole=kind is int))
+            object.__setattr__(self, name, finite_numbers(getattr(self, name), f"a tree's {name}", whole=kind is int))
         nodes = len(self.feature)
         if not nodes or {len(getattr(self, f.name)) for f in fields(self)} != {nodes}:
             raise ConfigurationError("a tree's lists differ in length or are empty; each needs one entry per node")
@@ -103,11 +104,11 @@ class LearnedModel:
         check_names(self.features)
         if self.probe is not None:
             object.__setattr__(self, "probe", Probe.of(self.probe))
-        object.__setattr__(self, "intercept", _numbers([self.intercept], "the intercept of a learned model")[0])
+        object.__setattr__(self, "intercept", finite_numbers([self.intercept], "the intercept of a learned model")[0])
         for name in ("means", "scales", "weights"):
-            object.__setattr__(self, name, _numbers(getattr(self, name), f"{name} of a learned model"))
+            object.__setattr__(self, name, finite_numbers(getattr(self, name), f"{name} of a learned model"))
         object.__setattr__(self, "trees", tuple(_tree(t) for t in self.trees))
-        knots = tuple(_numbers(pair, "a knot of the calibration") for pair in self.calibration)
+        knots = tuple(finite_numbers(pair, "a knot of the calibration") for pair in self.calibration)
         object.__setattr__(self, "calibration", knots)
         self._check_sizes()
 
@@ -201,12 +202,3 @@ def _tree(value: Tree | Mapping[str, Any]) -> Tree:
     if not isinstance(value, Mapping) or set(value) != set(needed):
         raise ConfigurationError(f"{shown(value)} is no tree; an object with {', '.join(needed)} is needed")
     return Tree(**value)
-
-
-def _numbers(values: Any, what: str, *, whole: bool = False) -> tuple[Any, ...]:
-    kinds = int if whole else int | float
-    listed = values if isinstance(values, list | tuple) else [values]
-    for v in listed:
-        if not isinstance(v, kinds) or isinstance(v, bool) or not math.isfinite(v):
-            raise ConfigurationError(f"{what}: {shown(v)}; a finite {'whole ' if whole else ''}number is needed")
-    return tuple(listed) if whole else tuple(float(v) for v in listed)

@@ -6,7 +6,6 @@ layers: `intercept + sum_i weights_i * state_i`. Training is in `langgraph_dynra
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from langgraph_dynrag.drafts.draft import Floats
+from langgraph_dynrag.triggers.plain_numbers import finite_numbers
 from rag_backbone.checks import shown
 from rag_backbone.errors import ConfigurationError
 
@@ -36,14 +36,11 @@ class Probe:
     intercept: float
 
     def __post_init__(self) -> None:
-        listed: Any = self.weights
-        weights = tuple(listed) if isinstance(listed, list | tuple) else (None,)
-        for name, numbers in (("depth", (self.depth,)), ("weights", weights), ("intercept", (self.intercept,))):
-            if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in numbers):
-                raise ConfigurationError(f"{name} of a probe: {shown(getattr(self, name))}; finite numbers are needed")
+        for name in ("depth", "intercept"):
+            object.__setattr__(self, name, finite_numbers([getattr(self, name)], f"{name} of a probe")[0])
+        object.__setattr__(self, "weights", finite_numbers(self.weights, "weights of a probe"))
         if not 0 < self.depth <= 1:
             raise ConfigurationError(f"a probe reads at depth {self.depth}; a share of the layers, above 0, is needed")
-        object.__setattr__(self, "weights", tuple(map(float, weights)))
 
     @classmethod
     def of(cls, value: Probe | Mapping[str, Any]) -> Probe:

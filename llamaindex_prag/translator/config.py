@@ -54,6 +54,11 @@ class TranslatorConfig:
 
     def __post_init__(self) -> None:
         self.recipe.check_plain("a translator")
+        if self.recipe.sampled_softmax is not None:
+            raise ConfigurationError(
+                f"the recipe's sampled_softmax is {self.recipe.sampled_softmax}, which the training of a translator "
+                "does not use; leave it out"
+            )
         if self.kind not in get_args(NetworkKind):
             raise ConfigurationError(f"kind is {self.kind!r}; known: {', '.join(get_args(NetworkKind))}")
         for name in _SIZES:

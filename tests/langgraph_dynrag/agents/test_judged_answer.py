@@ -10,8 +10,9 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph_dynrag.agents.judged_answer import WatchedAnswer, judge_answer, lacking, read_answer
 from langgraph_dynrag.drafts.draft import Draft, Verdict
 from langgraph_dynrag.drafts.tasks import DraftResult
-from langgraph_dynrag.triggers import Entropy, EveryNTokens, EverySentence, Never, TokenProbability
+from langgraph_dynrag.triggers import Entropy, EveryNTokens, EverySentence, LearnedTrigger, Never, TokenProbability
 from langgraph_dynrag.triggers.base import BaseTrigger
+from langgraph_dynrag.triggers.learned_model import LearnedModel
 from rag_backbone.text.units import not_a_stop_word
 from tests.langgraph_dynrag.scripted import said
 
@@ -40,6 +41,13 @@ def test_each_sentence_is_judged_and_the_verdict_stands_at_the_first_need():
     assert whole.scores == pytest.approx([0.95, 0.95, 0.2, 0.95, 0.95, 0.6, 0.3, 0.95])
     assert whole.reason.endswith(", and at 1 more")
     assert whole.score == pytest.approx(0.2)
+
+
+def test_a_learned_trigger_reads_what_the_index_knows_of_new_names():
+    rare = LearnedModel("logistic", ("rarest_new_name",), (0.0,), (1.0,), 0.0, weights=(1.0,))
+    _, whole = judge_answer(WatchedAnswer("Who?", TWO), LearnedTrigger(rare, 0.7), CARRIES, {"Joan": 0, "Pike": 3}.get)
+    assert whole.retrieve
+    assert whole.score == pytest.approx(0.8)  # ln 4 is the log-odds of 4 to 1
 
 
 def test_a_need_in_a_later_sentence_is_positioned_in_the_whole_answer():

@@ -4,9 +4,11 @@ import pytest
 
 from langgraph_dynrag.agents import DynamicRetrievalMiddleware
 from langgraph_dynrag.queries import QFS
-from langgraph_dynrag.triggers import EverySentence, Never
+from langgraph_dynrag.retrieval import BM25Retriever
+from langgraph_dynrag.triggers import EverySentence, LearnedTrigger, Never
+from langgraph_dynrag.triggers.learned_model import LearnedModel
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
-from tests.langgraph_dynrag.scripted import WatchedRetriever
+from tests.langgraph_dynrag.scripted import DOCUMENTS, WatchedRetriever
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,13 @@ def test_a_trigger_that_needs_a_signal_no_message_carries_is_refused_at_creation
 
     with pytest.raises(SignalUnavailableError, match="samples, which no message carries"):
         DynamicRetrievalMiddleware(WatchedRetriever(), trigger=Sampling())
+
+
+def test_a_learned_trigger_needs_an_index_that_it_can_ask_and_gives_nothing_up():
+    rare = LearnedModel("logistic", ("rarest_new_name",), (0.0,), (1.0,), 0.0, weights=(1.0,))
+    with pytest.raises(SignalUnavailableError, match="rarest_new_name.*WatchedRetriever does not"):
+        DynamicRetrievalMiddleware(WatchedRetriever(), trigger=LearnedTrigger(rare))
+    DynamicRetrievalMiddleware(BM25Retriever.from_documents(DOCUMENTS), trigger=LearnedTrigger(rare))
+    plain = LearnedModel("logistic", ("names",), (0.0,), (1.0,), 0.0, weights=(1.0,))
+    with pytest.raises(ConfigurationError, match=r"abstain is 0.9, but an agent's answer is not given up"):
+        DynamicRetrievalMiddleware(WatchedRetriever(), trigger=LearnedTrigger(plain, abstain=0.9))

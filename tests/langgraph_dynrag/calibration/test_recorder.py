@@ -7,8 +7,9 @@ import numpy as np
 from langgraph_dynrag.calibration.questions import CalibrationQuestion
 from langgraph_dynrag.calibration.recorder import Recorder, answered, write_drafts
 from langgraph_dynrag.drafts.draft import AloneAttention, Draft, DraftView
-from langgraph_dynrag.triggers import Never, Once, TokenProbability
+from langgraph_dynrag.triggers import LearnedTrigger, Never, Once, TokenProbability
 from langgraph_dynrag.triggers.base import BaseTrigger
+from langgraph_dynrag.triggers.learned_model import LearnedModel
 
 
 def view(*probabilities, **parts):
@@ -71,6 +72,16 @@ def test_a_separate_forward_pass_is_computed_once():
     [piece] = recorder.taken()
     assert [piece.fires(t) for t in (0.5, 2.0, 0.1)] == [True, False, True]
     assert passes == [("text", (1, 2))]
+
+
+def test_an_answer_that_a_trigger_gives_up_is_recorded_and_written_all_the_same():
+    constant = LearnedModel("logistic", ("names",), (0.0,), (1.0,), 0.0, weights=(0.0,))  # p is 0.5
+    trigger = LearnedTrigger(constant, 0.5, abstain=0.5)
+    judged = view(0.9, passages=[{"title": "Bridge", "text": "It is old."}])
+    assert trigger.judge(judged).answer == "I do not know."
+    recorder = Recorder(trigger)
+    assert recorder.judge(judged).answer is None
+    assert len(recorder.taken()) == 1
 
 
 class Graph:

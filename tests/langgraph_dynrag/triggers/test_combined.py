@@ -67,6 +67,7 @@ def test_a_part_that_gives_the_answer_up_counts_unless_another_one_searches():
         verdict = combined.judge(view())
         assert (verdict.retrieve, verdict.answer) == (False, "I do not know.")
     assert AnyOf(gives_up, fixed(True)).judge(view()).retrieve
+    assert AllOf(gives_up, fixed(False)).judge(view()).answer is None  # the other one has found nothing missing
 
 
 def test_combinations_can_be_combined():

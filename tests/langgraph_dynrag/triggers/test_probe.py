@@ -50,10 +50,10 @@ def test_the_model_survives_json():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"depth": 0}, "depth 0; a share"),
+        ({"depth": 0}, "depth 0.0; a share"),
         ({"depth": 1.5}, "depth 1.5"),
         ({"weights": [1.0, float("nan")]}, "finite"),
-        ({"weights": 3.0}, "finite"),
+        ({"weights": [1.0, "many"]}, "weights of a probe: .*finite"),
         ({"intercept": "0"}, "finite"),
         ({"layer": 3}, "an object with depth, weights, intercept"),
     ],

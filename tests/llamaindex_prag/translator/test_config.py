@@ -20,6 +20,7 @@ from tests.llamaindex_prag.translator.made import shared_config, tiny_lm
         ("shared", {"tokens": 0}, "tokens is 0"),
         ("shared", {"read_layers": ()}, "read_layers is"),
         ("shared", {"depth": 3}, "has no depth"),
+        ("shared", {"recipe": DISTILL.changed(sampled_softmax=9)}, "sampled_softmax is 9, which the training of a"),
     ],
 )
 def test_impossible_configurations_are_rejected_with_the_reason(kind, changes, reason):

@@ -8,6 +8,8 @@ import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.serving_thread import serving
+
 FAULTS = ("unavailable", "truncated", "shortened", "flipped", "unanswered", "late")
 GOOGLE_BUCKET = "a-bucket"
 
@@ -95,17 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextlib.contextmanager
 def proxy_to(port):
-    server = Proxy(port)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return serving(Proxy(port))
 
 
 @contextlib.contextmanager
