@@ -3,8 +3,8 @@
 FLARE's method runs, without its search before the answer, with the thresholds that `benchmarks.learned_trigger` chose
 on training files for a number of searches per question: with its own trigger, the least token probability, with the
 least one of new names, and with the learned trigger; so do DRAGIN and ETC with their own triggers. Without such a file,
-the thresholds of the first two come from drafts of the questions in `--rate-from`, for which no labels are needed; with
-`--seakr`, also that of SeaKR's uncertainty of five samples.
+the thresholds of the first two come from drafts of the questions in `--rate-from`, for which no labels are needed. With
+`--seakr`, the threshold of SeaKR's uncertainty of five samples comes from such drafts, with or without that file.
 Beside them stand the presets that search a fixed number of times. Everything else is the same
 (`benchmarks.compare_methods`). Differences to one search are paired by question; intervals are by bootstrap over
 questions.
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser("Searches per question against F1, at calibrated thresholds.", dtype="bfloat16")
     options.add_argument("--data", type=Path, nargs="+", required=True, help="files of questions to report on")
     options.add_argument("--triggers", type=Path, help="learned_trigger.json of the same model")
-    options.add_argument("--rate-from", type=Path, nargs="+", help="instead, training files to choose thresholds from")
-    options.add_argument("--seakr", action="store_true", help="also SeaKR with five samples, with --rate-from")
+    options.add_argument("--rate-from", type=Path, nargs="+", help="training files to choose other thresholds from")
+    options.add_argument("--seakr", action="store_true", help="also SeaKR with five samples, from --rate-from")
     options.add_argument("--rate-questions", type=int, default=30, help="questions from each of these files")
     options.add_argument("--questions", type=int, default=100, help="questions from each file")
     options.add_argument("--sessions", type=int, default=8, help="concurrent questions")
@@ -63,15 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = options.parse_args(arguments)
     if unknown := [m for m in args.methods if m not in (*PRESETS, "long_context")]:
         options.error(f"--methods {unknown[0]}: known are {', '.join(PRESETS)}")
-    if (args.triggers is None) is (args.rate_from is None) or (args.seakr and args.rate_from is None):
-        options.error("either --triggers or --rate-from is needed, and --rate-from for --seakr")
+    if (args.rate_from is not None) is not (args.seakr or args.triggers is None):
+        options.error("--triggers is needed or --rate-from, and --rate-from with --triggers for --seakr only")
     known = [] if args.triggers is None else thresholds_in(args.triggers, args.model)
     if args.triggers is not None:
         methods_of(known, args.rates)  # refuses what is missing before the model is loaded
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype)
     if args.rate_from:
-        known = thresholds_by_rate(chat, args)
+        known = completed(known, thresholds_by_rate(chat, args))
     calibrated = methods_of(known, args.rates)
     records = Records("questions")
     methods: dict[str, tuple[str, dict[str, Any] | None]] = {
@@ -144,6 +144,11 @@ def thresholds_by_rate(chat: LocalChatModel, args: argparse.Namespace) -> list[d
             found[-1]["uncertainty"] = scores[at + 1]
     note(f"thresholds from {len(asked)} questions with {len(sentences)} sentences: {found}")
     return found
+
+
+def completed(known: Sequence[dict[str, Any]], drafted: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the thresholds of each rate: those of the file where it has one, and otherwise those from drafts."""
+    return [{**of, **next((k for k in known if k["rate"] == of["rate"]), {})} for of in drafted]
 
 
 def methods_of(known: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> dict[str, tuple[str, dict[str, Any]]]:

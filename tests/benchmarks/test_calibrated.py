@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.calibrated import (
     as_good_and_cheaper,
+    completed,
     main,
     methods_of,
     report_of,
@@ -55,6 +56,14 @@ def test_methods_have_the_thresholds_of_the_file_and_begin_without_a_search(trig
         thresholds_in(triggers, "other")
     with pytest.raises(ConfigurationError, match=r"no thresholds for the rate 0.5; there are some for \[0.3, 0.6\]"):
         methods_of(known, [0.5])
+
+
+def test_a_threshold_from_drafts_fills_in_what_the_file_lacks(triggers, model):
+    known = thresholds_in(triggers, str(model))
+    drafted = [{"rate": 0.6, "least_probability": 0.9, "uncertainty": -7.0}]
+    assert completed(known, drafted) == [{**known[1], "uncertainty": -7.0}]
+    assert completed([], drafted) == drafted
+    assert set(methods_of(completed(known, drafted), [0.6])) == {*methods_of(known, [0.6]), "seakr of 5, 0.6 searches"}
 
 
 @pytest.fixture
