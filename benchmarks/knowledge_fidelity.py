@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="NAME=VALUE",
         help="a value to change in the recipes, such as rank=2 or alpha=4",
     )
-    options.add_argument("--writer", help="another model that writes the questions; train with an empty store")
+    options.add_argument("--writer", help="another model that writes the questions")
     options.add_argument("--known-only", action="store_true", help="train nothing; use existing adapters only")
     options.add_argument("--translator", help="a checkpoint, for the translated rows")
     options.add_argument("--warm-up", type=Path, help="a MuSiQue-Ans train file, for the warm-up control")
@@ -81,14 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts = _facts(args)
     note(f"{len(facts)} questions on {len(by_passage(facts))} passages")
     lm = CausalLM.from_pretrained(args.model, dtype=args.dtype)
-    answers = Answers(lm, args.dtype)
-    store = open_store(lm)
+    writer = CausalLM.from_pretrained(args.writer, dtype=args.dtype) if args.writer else None
+    answers = Answers(lm, args.dtype, writer=writer)
+    store = open_store(lm, writer=writer)
     conditions: dict[str, list[Asked]] = {
         "closed": [Asked(f.question) for f in facts],
         "context": [Asked(f.question, (f.passage,)) for f in facts],
     }
     complete = answers.ask([a for asked in conditions.values() for a in asked], None, deadline)
-    writer = CausalLM.from_pretrained(args.writer, dtype=args.dtype) if args.writer else None
     if args.warm_up and recipes:
         conditions["warm-up"], done = _warmed_up(args, lm, store, recipes[0], facts, answers, deadline)
         complete &= done
@@ -106,10 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         conditions |= found
     if recipes:
         own = conditions[f"{recipes[0].name} own"]
-        conditions["int4"], done = _quantized(lm, store, recipes[0], own, answers, deadline)
+        conditions["int4"], done = _quantized(lm, store, recipes[0], own, answers, deadline, writer)
         complete &= done
     store.close()
-    _report(args, lm, recipes, facts, conditions, answers, complete=complete)
+    _report(args, lm, recipes, facts, conditions, answers, writer=writer, complete=complete)
 
 
 def _recipes(options: argparse.ArgumentParser, args: argparse.Namespace) -> list[Recipe]:
@@ -170,10 +170,16 @@ def _warmed_up(
 
 
 def _quantized(
-    lm: CausalLM, store: LMDBStore, recipe: Recipe, own: Sequence[Asked], answers: Answers, deadline: Deadline
+    lm: CausalLM,
+    store: LMDBStore,
+    recipe: Recipe,
+    own: Sequence[Asked],
+    answers: Answers,
+    deadline: Deadline,
+    writer: CausalLM | None,
 ) -> tuple[list[Asked], bool]:
     """Ask with the same adapters, stored with 4 bits per value."""
-    with open_store(lm, "int4") as small:
+    with open_store(lm, "int4", writer=writer) as small:
         model = recipe_model(lm, small, recipe)
         copy_adapters(store, small, [key for asked in own for key in asked.adapters])
         asked = [replace(a, encoding="int4") for a in own]
@@ -222,6 +228,7 @@ def _report(
     conditions: Mapping[str, Sequence[Asked]],
     answers: Answers,
     *,
+    writer: CausalLM | None,
     complete: bool,
 ) -> None:
     """Report each way to create adapters, over the questions that have an answer under all of its conditions."""
@@ -251,6 +258,7 @@ def _report(
         "combined_strength": args.combined_strength,
         "recipes": [r.to_dict() for r in recipes],
         "model": lm.name,
+        "writer": None if writer is None else writer.name,
         "dtype": args.dtype,
         "seed": args.seed,
         "machine": machine(),

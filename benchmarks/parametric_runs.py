@@ -56,12 +56,15 @@ class Answers:
         lm: The model.
         dtype: The model's dtype, part of each record's key.
         together: Number of questions in a batch.
+        writer: The model that wrote the questions that the adapters were trained on, part of each record's key; None:
+            the model itself.
     """
 
-    def __init__(self, lm: CausalLM, dtype: str, *, together: int = 16) -> None:
+    def __init__(self, lm: CausalLM, dtype: str, *, together: int = 16, writer: CausalLM | None = None) -> None:
         self._lm = lm
         self._dtype = dtype
         self._together = together
+        self._writer = writer
         self._records = Records("parametric_answers")
 
     def known(self, asked: Asked) -> str | None:
@@ -114,16 +117,20 @@ class Answers:
             **({"scores": asked.scores} if asked.scores else {}),
             **({} if asked.merge == "mean" else {"merge": asked.merge}),
             **({} if asked.ensemble is None else {"ensemble": asked.ensemble}),
+            **({"writer": self._writer.fingerprint} if asked.adapters and self._writer is not None else {}),
         }
 
 
-def open_store(lm: CausalLM, kind: Literal["bfloat16", "int4", "translated"] = "bfloat16") -> LMDBStore:
+def open_store(
+    lm: CausalLM, kind: Literal["bfloat16", "int4", "translated"] = "bfloat16", *, writer: CausalLM | None = None
+) -> LMDBStore:
     """Open one of the stores in which the benchmarks keep a model's adapters, outside the project.
 
     `"int4"` stores adapters with 4 bits per value. `"translated"` holds only what a translator stores, and no trained
-    adapters.
+    adapters. Adapters trained on the questions of another model, `writer`, have a store of their own.
     """
     name = lm.fingerprint[:16] + ("" if kind == "bfloat16" else f"-{kind}")
+    name += "" if writer is None else f"-by-{writer.fingerprint[:16]}"
     encoding: Encoding = "int4" if kind == "int4" else "bfloat16"
     return LMDBStore(records_folder() / "adapters" / name, model=lm.fingerprint, encoding=encoding)
 
