@@ -9,6 +9,7 @@ Three backends run the same weights, with the same number of threads:
 They take turns, repetition by repetition and question by question. `reading` is the rate up to the first token after a
 prompt that no cache has; `writing` the rate of the tokens after it, from the median pause between two. A question's
 seconds are those of the whole graph. Ratios are the engine's seconds over llama.cpp's, so above 1 llama.cpp is faster.
+The server is the one in the package `xllamacpp`, or with `--program` a `llama-server` built for this machine.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run and report."""
     options = parser("llama.cpp's server compared with the engine in this process.")
     options.add_argument("--gguf", type=Path, help="the model's GGUF file; not needed for the embedded model")
+    options.add_argument("--program", help="a llama-server, instead of that in xllamacpp")
     options.add_argument("--questions", type=int, default=12)
     options.add_argument("--repetitions", type=int, default=7, help="of reading and writing")
     options.add_argument("--prompt-tokens", type=int, default=512)
@@ -71,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     threads = torch.get_num_threads()
     with ExitStack() as stack:
         servers = {
-            name: stack.enter_context(LlamaCppServer(path, threads=threads, parallel=1)) for name, path in files.items()
+            name: stack.enter_context(LlamaCppServer(path, threads=threads, parallel=1, program=args.program))
+            for name, path in files.items()
         }
         speeds = _speeds(chat.lm, servers, args, deadline)
         chats: dict[str, Any] = {_ENGINE: chat} | {
@@ -95,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "repetitions": len(speeds),
         "same_answers": _same_answers(rows),
         "model": chat.lm.name,
+        "server": "xllamacpp" if args.program is None else Path(args.program).name,
         "dtype": args.dtype,
         "prompt_tokens": args.prompt_tokens,
         "tokens": args.tokens,
@@ -202,7 +206,8 @@ def _report(figures: Mapping[str, Any]) -> str:
     columns = ["backend", "reading", "writing", "flare_seconds", "flare_tokens", "flare_drafts", "f1"]
     rows = [{"backend": name, **found} for name, found in figures["backends"].items()]
     return (
-        f"# llama.cpp and the engine in this process: {figures['model']}, {figures['dtype']}\n\n"
+        f"# llama.cpp and the engine in this process: {figures['model']}, {figures['dtype']}, "
+        f"{figures['server']}\n\n"
         f"{table(rows, columns)}\n\n"
         f"Tokens per second of reading and writing; seconds, tokens written, drafts and F1 per question, means over "
         f"{figures['questions']} questions. The engine's seconds over llama.cpp's: "

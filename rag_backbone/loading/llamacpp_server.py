@@ -1,8 +1,9 @@
 """llama.cpp's HTTP server as a process that this one starts, with LoRA adapters that each request chooses and scales.
 
-`xllamacpp` contains the server (`llamacpp_process`). It listens on a local port, so every client of a `llama-server`
-can use it. llama.cpp loads adapters only when a server starts: `load` starts it again on the same port, after the
-requests that hold `using` have ended. Knows nothing of how adapters are trained.
+`xllamacpp` contains the server (`llamacpp_process`), or a `llama-server` program is one (`llama_server_process`). It
+listens on a local port, so every client of a `llama-server` can use it. llama.cpp loads adapters only when a server
+starts: `load` starts it again on the same port, after the requests that hold `using` have ended. Knows nothing of how
+adapters are trained.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import shutil
 import subprocess
 import sys
 import weakref
@@ -27,7 +29,8 @@ from rag_backbone.read_write_lock import ReadWriteLock
 _MAGIC = b"GGUF"
 _TOKENS, _SEQUENCES, _THREADS = 2**31 - 1, 256, 512
 """llama.cpp's limits."""
-_PROGRAM = Path(__file__).with_name("llamacpp_process.py")
+_PACKAGE = Path(__file__).with_name("llamacpp_process.py")
+_PROGRAM = Path(__file__).with_name("llama_server_process.py")
 
 
 class LlamaCppServer:
@@ -40,10 +43,14 @@ class LlamaCppServer:
         parallel: Number of requests computed at the same time; each has memory for a whole context window.
         threads: Number of threads; None for llama.cpp's choice, the number of physical cores.
         port: Port on 127.0.0.1; 0 for any free one.
+        program: A `llama-server` to run instead of the one in `xllamacpp`, by its path or as found on PATH: one that
+            was built for this machine's processor or GPU.
+        options: Further options of that program, such as `("--n-gpu-layers", "99")`.
 
     Raises:
-        ConfigurationError: If a file does not exist or is no GGUF file, or a number is out of range.
-        MissingExtraError: If `xllamacpp` is not installed.
+        ConfigurationError: If a file does not exist or is no GGUF file, a number is out of range, or the program is not
+            found.
+        MissingExtraError: If `xllamacpp` is not installed, and no program is given.
         ModelLoadError: If llama.cpp cannot load the model or an adapter.
 
     Example:
@@ -60,6 +67,8 @@ class LlamaCppServer:
         parallel: int = 4,
         threads: int | None = None,
         port: int = 0,
+        program: str | Path | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         for name, value, least, most in (
             ("context_window", context_window, 1, _TOKENS // _SEQUENCES),
@@ -70,6 +79,8 @@ class LlamaCppServer:
             check_type(name, value, int, "a whole number")
             if not least <= value <= most:
                 raise ConfigurationError(f"{name} is {value}; a number from {least} to {most} is needed")
+        self._program = None if program is None else _found(program)
+        self._options = _checked(options, program)
         self.file = embedded_gguf_file() if str(model) == NAME else Path(model)
         """The model's GGUF file."""
         _check_gguf(self.file)
@@ -135,8 +146,9 @@ class LlamaCppServer:
         self._stop()
 
     def _start(self, adapters: Sequence[str | Path]) -> None:
-        with needed_for("a llama.cpp server"):
-            import xllamacpp  # noqa: F401 - the process needs it
+        if self._program is None:
+            with needed_for("a llama.cpp server"):
+                import xllamacpp  # noqa: F401 - the process needs it
         files = tuple(Path(path) for path in adapters)
         for path in files:
             _check_gguf(path)
@@ -148,8 +160,11 @@ class LlamaCppServer:
             "port": self._port,
             "threads": self.threads,
             "adapters": [str(path) for path in files],
+            "program": self._program,
+            "options": self._options,
         }
-        command = [sys.executable, "-P", str(_PROGRAM), json.dumps(settings)]
+        script = _PACKAGE if self._program is None else _PROGRAM
+        command = [sys.executable, "-P", str(script), json.dumps(settings)]
         process = child_process.started(command, stdout=subprocess.PIPE, text=True)
         self._process = process
         self._end = weakref.finalize(self, child_process.end, process)  # called at the latest when this object is freed
@@ -192,6 +207,24 @@ class LlamaCppServer:
     def __repr__(self) -> str:
         state = self.base_url if self._process is not None else "closed"
         return f"LlamaCppServer({str(self.file)!r}, {len(self.adapters)} adapters, {state})"
+
+
+def _found(program: str | Path) -> str:
+    found = shutil.which(str(program))
+    if found is None:
+        raise ConfigurationError(
+            f"program is {str(program)!r}, which is no program that can be run, nor one on PATH; give the path of a "
+            "llama-server, or leave program out for that of xllamacpp"
+        )
+    return found
+
+
+def _checked(options: Sequence[str], program: str | Path | None) -> tuple[str, ...]:
+    if isinstance(options, str) or not all(isinstance(option, str) for option in options):
+        raise ConfigurationError(f"options are {options!r}; a list of strings is needed: ['--n-gpu-layers', '99']")
+    if options and program is None:
+        raise ConfigurationError(f"options are {options!r}, for a program; pass program='llama-server' as well")
+    return tuple(options)
 
 
 def _check_gguf(path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a llama.cpp server refuses before it starts; `tests/llamacpp` runs real ones."""
 
+import sys
+
 import pytest
 
 from rag_backbone.errors import ConfigurationError
@@ -34,8 +36,12 @@ def test_files_that_are_no_gguf_files_are_refused(tmp_path):
         ({"threads": 0}, "threads is 0; a number from 1 to"),
         ({"threads": 1.5}, "threads is 1.5 .*; a whole number is needed"),
         ({"port": 70000}, "port is 70000; a number from 0 to 65535 is needed"),
+        ({"program": "no-such-llama-server"}, "program is 'no-such-llama-server', which is no program that can be run"),
+        ({"program": sys.executable, "options": "-ngl 99"}, "options are '-ngl 99'; a list of strings is needed"),
+        ({"program": sys.executable, "options": [99]}, r"options are \[99\]; a list of strings is needed"),
+        ({"options": ["-ngl", "99"]}, r"options are \['-ngl', '99'\], for a program; pass program='llama-server'"),
     ],
 )
-def test_impossible_numbers_are_refused(options, message):
+def test_impossible_options_are_refused(options, message):
     with pytest.raises(ConfigurationError, match=message):
         LlamaCppServer("embedded", **options)
