@@ -1,4 +1,4 @@
-"""Choose the threshold of a probability with a bound on the needed retrievals that are missed. Pure.
+"""Choose thresholds of a probability with a bound on what is lost: needed retrievals, or right sentences. Pure.
 
 A retrieval is made where `p >= t`. Let `p_(1) <= ... <= p_(n)` be the probabilities at `n` held-out points that needed
 one, exchangeable with those to come. With `t = p_(k)`, more than a share alpha of the needed points to come is missed
@@ -9,6 +9,9 @@ only if fewer than `k` of the `n` lie in the lowest alpha of their distribution,
 with equality for a continuous distribution. The largest `k` for which the right side is at most `1 - confidence` gives
 the fewest searches. This is split conformal prediction's guarantee conditional on the calibration set (Vovk 2012,
 "Conditional validity of inductive conformal predictors", proposition 2a), Wilks's (1941) tolerance limit.
+
+An answer is given up where `p >= t`. From right sentences, the same bound on those that are given up holds for the
+smallest number above `p_(n+1-k)`.
 """
 
 from __future__ import annotations
@@ -38,6 +41,29 @@ def missed_threshold(needed: Sequence[float], alpha: float, confidence: float) -
             "greater missed=, a lower confidence="
         )
     return sorted(needed)[k - 1]
+
+
+def abstain_threshold(right: Sequence[float], alpha: float, confidence: float) -> float:
+    """Return the lowest threshold that gives at most a share of the right sentences up, at a confidence.
+
+    It is above 1 if a right sentence has a probability of 1 and may not be given up.
+
+    Args:
+        right: Probabilities at held-out sentences that are right, independent of each other.
+        alpha: The share that may be given up, above 0 and below 1.
+        confidence: Confidence of the bound, above 0 and below 1.
+
+    Raises:
+        TooFewPointsError: If no threshold has this bound with so few sentences; the message says how many it takes.
+    """
+    k = missed_rank(len(right), alpha, confidence)
+    if k == 0:
+        raise TooFewPointsError(
+            f"given_up={alpha:g} at confidence {confidence:g} needs {least_points(alpha, confidence)} held-out "
+            f"questions with a right sentence that was written with passages, and there are {len(right)}; give more "
+            "questions, or allow more: a greater given_up=, a lower confidence="
+        )
+    return math.nextafter(sorted(right)[-k], math.inf)
 
 
 def missed_rank(count: int, alpha: float, confidence: float) -> int:

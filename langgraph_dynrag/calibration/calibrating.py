@@ -50,6 +50,7 @@ def calibrate(
     cost: float | None = None,
     missed: float | None = None,
     confidence: float = 0.9,
+    given_up: float | None = None,
     preset: str | Preset = "flare",
     trigger: Trigger | Literal["learned"] | None = None,
     learner: ModelKind = "logistic",
@@ -85,7 +86,9 @@ def calibrate(
         cost: Maximum mean number of searches per question. The questions need answers.
         missed: With `trigger="learned"`, instead of a rate: the share of the needed retrievals that may be missed. A
             third of the questions is held out for the bound, which is that of `langgraph_dynrag.calibration.bounds`.
-        confidence: Confidence of that bound.
+        confidence: Confidence of the bounds.
+        given_up: With `trigger="learned"`, the share of the right sentences that it may give up: `abstain` becomes the
+            lowest probability for which this bound holds. It rests on the questions held out, too.
         preset: The name of a published method, or what `get_preset` returns.
         trigger: The trigger to calibrate, which must have a `threshold` (see `triggers.threshold`); None: the
             preset's. `"learned"` trains one, with scikit-learn (extra `learned`).
@@ -114,7 +117,7 @@ def calibrate(
     asked = all_asked(questions)
     if probe and trigger != "learned":
         raise ConfigurationError("probe=True is an input of a learned trigger; pass trigger='learned' as well")
-    goal = _learned_goal(trigger, rate, per, cost, missed, confidence, learner)
+    goal = _learned_goal(trigger, rate, per, cost, missed, confidence, given_up, learner)
     if goal is None:
         _check_options(rate, per, cost, asked)
     _check_counts(points, samples, asked)
@@ -297,14 +300,16 @@ def _learned_goal(
     cost: float | None,
     missed: float | None,
     confidence: float,
+    given_up: float | None,
     learner: str,
 ) -> Goal | None:
     """Return what a learned trigger is calibrated for; None if the trigger is another."""
     if isinstance(trigger, str) and trigger != "learned":
         raise ConfigurationError(f"trigger is {trigger!r}; a trigger, or 'learned', is needed")
     if trigger != "learned":
-        if missed is not None:
-            raise ConfigurationError("missed is a bound for probabilities of a learned trigger: trigger='learned'")
+        for name, value in (("missed", missed), ("given_up", given_up)):
+            if value is not None:
+                raise ConfigurationError(f"{name} is a bound for a learned trigger's probabilities: trigger='learned'")
         return None
     if learner not in get_args(ModelKind):
         raise ConfigurationError(f"learner is {learner!r}; known: {', '.join(map(repr, get_args(ModelKind)))}")
@@ -313,7 +318,7 @@ def _learned_goal(
             f"with trigger='learned', {'cost' if cost is not None else 'per'} is not supported; pass rate or missed "
             "first, and then the trigger that was found: calibrate(..., trigger=found.trigger)"
         )
-    return Goal(rate, missed, confidence)
+    return Goal(rate, missed, confidence, given_up)
 
 
 def _built(model: ChatModelLike, retriever: Retriever | None, **parts: Any) -> Any:

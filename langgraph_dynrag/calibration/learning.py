@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from langgraph_dynrag.calibration.bounds import missed_rank, missed_threshold
+from langgraph_dynrag.calibration.bounds import abstain_threshold, missed_rank, missed_threshold
 from langgraph_dynrag.calibration.folds import TooFewPointsError
 from langgraph_dynrag.calibration.points import PointRecorder, features_for, label_points, refuse_unanswered
 from langgraph_dynrag.calibration.questions import CalibrationQuestion
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 _SHOWN = (0.1, 0.25, 0.5, 0.75, 0.9)
 HELD_OUT = 1 / 3
-"""Share of the questions that a bound on missed retrievals rests on, and that the model is not trained on."""
+"""Share of the questions that a bound rests on, and that the model is not trained on."""
 
 Built = tuple[Any, Settings]
 """A graph and its settings."""
@@ -42,7 +42,13 @@ Built = tuple[Any, Settings]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the threshold of a learned trigger is chosen for: exactly one of a rate and a bound.
+    """What the thresholds of a learned trigger are chosen for.
+
+    Args:
+        rate: Share of the sentences that search; give either this or `missed`.
+        missed: Share of the needed retrievals that may be missed.
+        confidence: Confidence of the bounds.
+        given_up: Share of the right sentences that the trigger may give up; None: it never gives up.
 
     Raises:
         ConfigurationError: If none or both are given, or one is out of range.
@@ -51,6 +57,7 @@ class Goal:
     rate: float | None
     missed: float | None
     confidence: float = 0.9
+    given_up: float | None = None
 
     def __post_init__(self) -> None:
         if (self.rate is None) is (self.missed is None):
@@ -61,9 +68,23 @@ class Goal:
             )
         if self.rate is not None and not 0 <= self.rate <= 1:
             raise ConfigurationError(f"rate is {self.rate}; a share from 0 to 1 is needed")
-        for name, value in (("missed", self.missed), ("confidence", self.confidence)):
+        for name, value in (("missed", self.missed), ("confidence", self.confidence), ("given_up", self.given_up)):
             if value is not None and not 0 < value < 1:
                 raise ConfigurationError(f"{name} is {value}; a number above 0 and below 1 is needed")
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """The goal as a report states it."""
+        found: dict[str, Any] = (
+            {"rate": self.rate, "per": "sentence"} if self.missed is None else {"missed": self.missed}
+        )
+        found |= {} if self.given_up is None else {"given_up": self.given_up}
+        return found | ({"confidence": self.confidence} if self.bounded else {})
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a bound, for which questions are held out."""
+        return self.missed is not None or self.given_up is not None
 
 
 def calibrate_learned(
@@ -118,9 +139,7 @@ def calibrate_learned(
         trigger=trigger,
         threshold=trigger.threshold,
         interval=interval(thresholds),
-        wanted={"rate": goal.rate, "per": "sentence"}
-        if goal.missed is None
-        else {"missed": goal.missed, "confidence": goal.confidence},
+        wanted=goal.wanted,
         chosen=_point(curve, trigger.threshold, at),
         rate_interval=curve.rate_interval(at, "sentence", samples=samples, seed=seed),
         points=tuple(dict.fromkeys(_point(curve, t, t) for t in (_rate_threshold(curve, r) for r in _SHOWN))),
@@ -162,31 +181,36 @@ def _built(
 def _chosen(
     points: Sequence[LabelledPoint], features: Sequence[str], goal: Goal, kind: ModelKind, samples: int, seed: int
 ) -> tuple[Trained, LearnedTrigger, Values, Curve]:
-    """Train the model and choose the threshold.
+    """Train the model and choose the thresholds.
 
     Returns:
         The model with its figures, the trigger, bootstrapped thresholds (samples,), and the probabilities that the
         threshold was chosen on, as a curve.
     """
-    if goal.missed is None:
-        assert goal.rate is not None
-        trained = train(points, features, kind=kind, seed=seed)
-        curve = _curve(points, trained.probabilities)
-        threshold = _rate_threshold(curve, goal.rate)
-        policy = Policy("rate", goal.rate, points=len(points))
-        spread = curve.bootstrap(goal.rate, "sentence", samples=samples, seed=seed).clip(0, 1)
-        return trained, LearnedTrigger(trained.model, threshold, policy), spread, curve
-    learning, held_out = split(points, HELD_OUT, seed)
+    learning, held_out = split(points, HELD_OUT, seed) if goal.bounded else (list(points), [])
     trained = train(learning, features, kind=kind, seed=seed)
     model = trained.model
     p = [model.probability(h.inputs(model)) for h in held_out]
-    needed = one_per_question(held_out, p, seed)
-    threshold = missed_threshold(needed, goal.missed, goal.confidence)
-    policy = Policy("missed", goal.missed, goal.confidence, len(needed))
-    k = missed_rank(len(needed), goal.missed, goal.confidence)
-    drawn = np.random.default_rng(seed).integers(0, len(needed), (samples, len(needed)))
-    spread = np.sort(np.asarray(needed)[drawn], 1)[:, k - 1]
-    return trained, LearnedTrigger(model, threshold, policy), spread, _curve(held_out, p)
+    if goal.missed is None:
+        assert goal.rate is not None
+        curve = _curve(learning, trained.probabilities)
+        policy = Policy("rate", goal.rate, points=len(learning))
+        trigger = LearnedTrigger(model, _rate_threshold(curve, goal.rate), policy)
+        spread = curve.bootstrap(goal.rate, "sentence", samples=samples, seed=seed).clip(0, 1)
+    else:
+        curve = _curve(held_out, p)
+        needed = one_per_question(held_out, p, [h.needed for h in held_out], seed)
+        policy = Policy("missed", goal.missed, goal.confidence, len(needed))
+        trigger = LearnedTrigger(model, missed_threshold(needed, goal.missed, goal.confidence), policy)
+        k = missed_rank(len(needed), goal.missed, goal.confidence)
+        drawn = np.random.default_rng(seed).integers(0, len(needed), (samples, len(needed)))
+        spread = np.sort(np.asarray(needed)[drawn], 1)[:, k - 1]
+    if goal.given_up is not None:
+        right = one_per_question(held_out, p, [h.right_with_passages for h in held_out], seed)
+        policy = Policy("given_up", goal.given_up, goal.confidence, len(right))
+        lowest = max(abstain_threshold(right, goal.given_up, goal.confidence), trigger.threshold)
+        trigger = replace(trigger, abstain=lowest if lowest <= 1 else None, abstain_policy=policy)
+    return trained, trigger, spread, curve
 
 
 def split(points: Sequence[LabelledPoint], share: float, seed: int) -> tuple[list[LabelledPoint], list[LabelledPoint]]:
@@ -203,14 +227,16 @@ def split(points: Sequence[LabelledPoint], share: float, seed: int) -> tuple[lis
     return [p for p in points if p.question not in drawn], [p for p in points if p.question in drawn]
 
 
-def one_per_question(points: Sequence[LabelledPoint], probabilities: Sequence[float], seed: int) -> list[float]:
-    """Return the probability at one needed point, drawn at random, of each question that has any.
+def one_per_question(
+    points: Sequence[LabelledPoint], probabilities: Sequence[float], wanted: Sequence[bool], seed: int
+) -> list[float]:
+    """Return the probability at one wanted point, drawn at random, of each question that has any.
 
     Points of one question are alike, and the bound takes points that are independent.
     """
     by_question: dict[int, list[float]] = {}
-    for point, p in zip(points, probabilities, strict=True):
-        if point.needed:
+    for point, p, counts in zip(points, probabilities, wanted, strict=True):
+        if counts:
             by_question.setdefault(point.question, []).append(p)
     rng = np.random.default_rng(seed)
     return [values[rng.integers(len(values))] for values in by_question.values()]

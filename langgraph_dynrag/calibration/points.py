@@ -76,9 +76,10 @@ class PointRecorder:
         if not view.unit.text.strip():
             return Verdict(False, "nothing was written")
         needed = self._is_needed(view)
+        right = bool(view.passages) and not needed and self._label(view, view.unit.text) == "right"
         values = dict(zip(self.features, features_of(view, self.features), strict=True))
         states = view.read_states(DEPTHS) if self._probe and view.read_states is not None else None
-        self.points.append(LabelledPoint(self._number, values, needed, states))
+        self.points.append(LabelledPoint(self._number, values, needed, states, right))
         logprobs = view.unit.logprobs
         at = min(range(len(logprobs)), key=logprobs.__getitem__) if needed else None
         reason = f"a retrieval was {'' if needed else 'not '}needed"

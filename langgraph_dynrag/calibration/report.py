@@ -9,6 +9,7 @@ from typing import Any
 
 from langgraph_dynrag.presets.file import CalibratedFor, PresetFile
 from langgraph_dynrag.triggers.base import Trigger
+from langgraph_dynrag.triggers.learned import LearnedTrigger
 
 Interval = tuple[float, float]
 
@@ -64,7 +65,7 @@ class Calibration:
     interval: Interval
     """95 % interval of the threshold, by bootstrap over the questions."""
     wanted: Mapping[str, Any]
-    """The goal: `{"rate", "per"}`, `{"cost"}` or `{"missed", "confidence"}`."""
+    """The goal: `{"rate", "per"}`, `{"cost"}` or `{"missed", "confidence"}`; with `given_up`, if that is bounded."""
     chosen: Point
     rate_interval: Interval
     """95 % interval of the rate (of sentences, unless `per` says otherwise) at this threshold."""
@@ -151,8 +152,11 @@ def _line(p: Point) -> str:
 def _learned_lines(found: LearnedFigures, trigger: Trigger) -> list[str]:
     low, high = found.auroc_interval
     area, error = f"AUROC {found.auroc:.2f} [{low:.2f}, {high:.2f}]", f"calibration error {found.calibration_error:.2f}"
+    assert isinstance(trigger, LearnedTrigger)
+    since = "never" if trigger.abstain is None else f"from p {trigger.abstain:.3g} on"
     return [
-        f"  {getattr(trigger, 'policy', None) or 'no policy'}",
+        f"  {trigger.policy}",
+        *([] if trigger.abstain_policy is None else [f"  gives up {since}: {trigger.abstain_policy}"]),
         f"  {found.kind}, learned on {found.points} sentences, of which {found.needed} needed a retrieval",
         f"  features: {', '.join(found.features)}",
         *([] if found.probe is None else [f"  and a probe on the hidden states after {found.probe:.0%} of the layers"]),

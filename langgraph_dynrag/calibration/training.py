@@ -40,6 +40,8 @@ class LabelledPoint:
     needed: bool
     states: Floats | None = field(default=None, compare=False, repr=False)
     """Hidden states of the sentence at the depths of `triggers.probe`, (depths, width), for a probe."""
+    right_with_passages: bool = False
+    """Whether it was right, and written with passages in the prompt."""
 
     def inputs(self, model: LearnedModel) -> list[float | None]:
         """Return what the model weighs at this point."""

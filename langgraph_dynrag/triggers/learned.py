@@ -44,6 +44,7 @@ class LearnedTrigger(BaseTrigger):
         abstain: Probability from which on, if passages are already in the prompt, the answer is given up instead of
             searching once more; None: never.
         unknown: The short answer then.
+        abstain_policy: What `abstain` was chosen for; None: it was set by hand.
 
     Raises:
         ConfigurationError: If the model is invalid, the threshold is not a probability, `passages` do not ascend, or
@@ -56,12 +57,14 @@ class LearnedTrigger(BaseTrigger):
     passages: tuple[tuple[Probability, int], ...] = ()
     abstain: Probability | None = None
     unknown: str = "I do not know."
+    abstain_policy: Policy | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", LearnedModel.of(self.model))
-        given: object = self.policy
-        if isinstance(given, Mapping):
-            object.__setattr__(self, "policy", Policy.of(given))
+        for name in ("policy", "abstain_policy"):
+            given: object = getattr(self, name)
+            if isinstance(given, Mapping):
+                object.__setattr__(self, name, Policy.of(given))
         listed: object = self.passages
         if isinstance(listed, list | tuple):  # JSON has lists
             steps = tuple(tuple(step) if isinstance(step, list) else step for step in listed)
@@ -113,13 +116,12 @@ class LearnedTrigger(BaseTrigger):
             inputs = (*inputs, probe.log_odds(view.read_states((probe.depth,))[0]))
         p = self.model.probability(inputs)
         if self.abstain is not None and p >= self.abstain and view.passages:
-            reason = f"p {p:.3f} >= {self.abstain:.3g} with passages in the prompt"
+            reason = f"p {p:.3f} >= {self.abstain:.3g} with passages in the prompt{_stated(self.abstain_policy)}"
             return Verdict(False, reason, (), p, self.abstain, trigger="learned", answer=self.unknown)
         retrieve = p >= self.threshold
-        policy = "" if self.policy is None else f" ({self.policy})"
         k = next((k for bound, k in reversed(self.passages) if p >= bound), None) if retrieve else None
         amount = "" if k is None else f", {k} passage{'' if k == 1 else 's'}"
-        reason = f"p {p:.3f} {'>=' if retrieve else '<'} {self.threshold:.3g}{amount}{policy}"
+        reason = f"p {p:.3f} {'>=' if retrieve else '<'} {self.threshold:.3g}{amount}{_stated(self.policy)}"
         logprobs = view.unit.logprobs
         at = min(range(len(logprobs)), key=logprobs.__getitem__) if retrieve else None
         hits = () if at is None else (at,)
@@ -129,3 +131,7 @@ class LearnedTrigger(BaseTrigger):
         about: list[Any] = [f"{self.model.kind}, {len(self.model.features)} features", f"threshold={self.threshold:g}"]
         about += [] if self.model.probe is None else [repr(self.model.probe)]
         return f"LearnedTrigger({', '.join(about)})"
+
+
+def _stated(policy: Policy | None) -> str:
+    return "" if policy is None else f" ({policy})"

@@ -1,4 +1,4 @@
-"""Policies over a probability: what the threshold of a learned trigger was chosen for.
+"""Policies over a probability: what a threshold of a learned trigger was chosen for.
 
 `langgraph_dynrag.calibration.bounds` chooses the threshold; a policy states the goal in a preset file and in traces.
 """
@@ -19,8 +19,9 @@ class Policy:
     """The goal that a threshold was chosen for.
 
     Args:
-        goal: A retrieval `"rate"`, or a bound on the needed retrievals that are `"missed"`.
-        value: The wanted share of the sentences, or the share of needed retrievals that may be missed.
+        goal: A retrieval `"rate"`, or a bound: on the needed retrievals that are `"missed"`, or on the right sentences
+            whose answers are `"given_up"`.
+        value: The wanted share of the sentences, or the share that may be missed or given up.
         confidence: Confidence of the bound; None for a rate.
         points: Number of sentences that the threshold rests on.
 
@@ -28,7 +29,7 @@ class Policy:
         ConfigurationError: If a value is out of range, or a bound has no confidence.
     """
 
-    goal: Literal["rate", "missed"]
+    goal: Literal["rate", "missed", "given_up"]
     value: Probability
     confidence: Annotated[float, Bounds(above=0, below=1)] | None = None
     points: Annotated[int, Bounds(least=0)] = 0
@@ -36,9 +37,7 @@ class Policy:
     def __post_init__(self) -> None:
         check_fields(self, "the policy's ")
         if (self.confidence is None) is not (self.goal == "rate"):
-            raise ConfigurationError(
-                f"the policy's confidence is {self.confidence}; a bound on what is missed has one, a rate has none"
-            )
+            raise ConfigurationError(f"the policy's confidence is {self.confidence}; a bound has one, a rate has none")
 
     @classmethod
     def of(cls, value: Any) -> Policy:
@@ -56,4 +55,5 @@ class Policy:
     def __str__(self) -> str:
         if self.goal == "rate":
             return f"searches at {self.value:.0%} of the sentences"
-        return f"misses at most {self.value:.0%} of the needed retrievals, at {self.confidence:.0%} confidence"
+        lost = "misses {} of the needed retrievals" if self.goal == "missed" else "gives {} of the right sentences up"
+        return f"{lost.format(f'at most {self.value:.0%}')}, at {self.confidence:.0%} confidence"

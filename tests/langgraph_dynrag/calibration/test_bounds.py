@@ -1,11 +1,13 @@
-"""The bound on missed retrievals: against another form of it, and on simulated data."""
+"""Bounds on missed retrievals and on right sentences given up: against another form of it, and on simulated data."""
+
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langgraph_dynrag.calibration.bounds import least_points, missed_rank, missed_threshold
+from langgraph_dynrag.calibration.bounds import abstain_threshold, least_points, missed_rank, missed_threshold
 from langgraph_dynrag.calibration.folds import TooFewPointsError
 
 scipy_stats = pytest.importorskip("scipy.stats")
@@ -33,6 +35,23 @@ def test_worked_example():
     assert missed_rank(3, 0.5, 0.5) == 2
     assert missed_threshold([0.9, 0.2, 0.4], 0.5, 0.5) == 0.4
     assert missed_threshold([0.9, 0.2, 0.4], 0.5, 0.6) == 0.2
+
+
+@given(st.lists(st.integers(0, 8).map(lambda i: i / 8), min_size=22, max_size=60))
+def test_giving_up_mirrors_missing(right):
+    """As many lie at or above one as lie below the other of the opposite probabilities."""
+    t = abstain_threshold(right, 0.1, 0.9)
+    mirrored = missed_threshold([1 - p for p in right], 0.1, 0.9)
+    assert [p >= t for p in right] == [1 - p < mirrored for p in right]
+    assert math.nextafter(t, 0) in right  # the lowest: without this sentence's probability, it would be lower
+
+
+def test_worked_example_of_giving_up():
+    assert abstain_threshold([0.9, 0.2, 0.4], 0.5, 0.5) == math.nextafter(0.4, 1)
+    assert abstain_threshold([0.9, 0.2, 0.4], 0.5, 0.6) == math.nextafter(0.9, 1)
+    assert abstain_threshold([1.0, 0.2, 0.4], 0.5, 0.6) > 1  # never
+    with pytest.raises(TooFewPointsError, match="given_up=0.1 .* needs 22 held-out questions .* there are 21"):
+        abstain_threshold([0.5] * 21, 0.1, 0.9)
 
 
 def test_too_few_points_say_how_many_are_needed():

@@ -75,6 +75,30 @@ def test_worked_example_with_a_bound(tmp_path):
         calibrate(*bridges(120)[:2], questions=asked, trigger="learned", missed=0.05, confidence=0.9, **PLAIN)
 
 
+def test_worked_example_of_giving_up(tmp_path):
+    """The first search finds nothing; 80 of 120 sentences are then wrong, and the rest are right and surer."""
+    model, _, asked = bridges(120)
+    finds = {True: [Document("Fact. It was built by Wray.", id="f")], False: [Document("It is old.", id="o")]}
+    retriever = WatchedRetriever(give=lambda query: finds["Wray" in query])
+    options = {**PLAIN, "initial_retrieval": True, "budgets": Budgets(retrievals=2)}
+    goal = {"trigger": "learned", "rate": 0.9, "given_up": 0.2, "confidence": 0.8}
+    found = calibrate(model, retriever, questions=asked, **goal, **options)
+    trigger = found.trigger
+    assert (trigger.policy.goal, trigger.policy.points) == ("rate", 80)  # the others are held out
+    assert (trigger.abstain_policy.goal, trigger.abstain_policy.value) == ("given_up", 0.2)
+    assert 8 <= trigger.abstain_policy.points <= 20
+    assert found.wanted == {"rate": 0.9, "per": "sentence", "given_up": 0.2, "confidence": 0.8}
+    assert f"gives up from p {trigger.abstain:.3g} on: gives at most 20% of the right sentences up" in str(found)
+    path = found.save(tmp_path / "p.json")
+    assert PresetFile.read(path).trigger == trigger
+    graph = create_dynamic_rag(model, retriever, preset=path, **options)
+    answers = [graph.invoke({"question": a["question"]})["short_answer"] for a in asked]
+    assert "I do not know." not in answers[80:]
+    assert answers[:80].count("I do not know.") > 60  # wrong, and as unsure as no right one is
+    with pytest.raises(TooFewPointsError, match="given_up=0.02 .* held-out questions with a right sentence"):
+        calibrate(model, retriever, questions=asked, **{**goal, "given_up": 0.02}, **options)
+
+
 def test_a_graph_on_a_local_model_runs_with_a_trained_trigger():
     names = [n for n, f in FEATURES.items() if not f.index]
     rng = np.random.default_rng(1)
@@ -105,6 +129,8 @@ def test_labels_of_a_model_that_is_never_right_teach_nothing(chat):
         ({"rate": 1.5}, "rate is 1.5"),
         ({"missed": 0}, "missed is 0; a number above 0"),
         ({"missed": 0.1, "confidence": 1}, "confidence is 1"),
+        ({"rate": 0.3, "given_up": 1}, "given_up is 1; a number above 0"),
+        ({"rate": 0.3, "trigger": None, "given_up": 0.1}, "given_up is a bound for a learned"),
         ({"cost": 2}, "cost is not supported"),
         ({"rate": 0.3, "per": "question"}, "per is not supported"),
         ({"rate": 0.3, "learner": "forest"}, "learner is 'forest'; known"),
@@ -128,7 +154,8 @@ def test_questions_are_held_out_whole_and_give_one_point_each():
     learning, held_out = split(points, 1 / 3, 0)
     assert (len(learning), len(held_out)) == (18, 9)
     assert not {p.question for p in learning} & {p.question for p in held_out}
-    found = one_per_question(held_out, [p.question + i % 3 / 10 for i, p in enumerate(held_out)], 0)
+    probabilities, needed = [p.question + i % 3 / 10 for i, p in enumerate(held_out)], [p.needed for p in held_out]
+    found = one_per_question(held_out, probabilities, needed, 0)
     assert [int(p) for p in found] == sorted({p.question for p in held_out})
     assert all(round(p % 1, 1) in (0, 0.1) for p in found)  # never the one that needed none
     with pytest.raises(TooFewPointsError):

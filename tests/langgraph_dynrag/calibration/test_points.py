@@ -22,12 +22,12 @@ def test_features_are_those_that_model_and_index_can_give():
     assert left_out == {"greatest_entropy", "mean_entropy"}
 
 
-def labelled(give):
+def labelled(give, **options):
     """Label one wrong and one right bridge; return the points, the model's calls and the queries."""
     model, retriever, _ = bridges()
     retriever = WatchedRetriever(give=give)
     recorder = PointRecorder(("least_logprob", "evidence_in_prompt"))
-    built = {"preset": "flare", "trigger": recorder, **PLAIN}
+    built = {"preset": "flare", "trigger": recorder, **PLAIN, **options}
     settings = create_nodes(model, retriever, **built).begin.settings
     asked = [CalibrationQuestion(f"Who built bridge {i}?", ("Wray",)) for i in (0, 5)]
     points = label_points(create_dynamic_rag(model, retriever, **built), settings, recorder, asked)
@@ -39,6 +39,13 @@ def test_a_wrong_sentence_that_passages_make_right_needed_them():
     assert [(p.question, p.needed) for p in points] == [(0, True), (1, False)]
     assert len(calls) == 4  # the wrong sentence, the aided one, the one after the retrieval; and the right sentence
     assert queries[:2] == ["Who built bridge 0? Wray", "Who built bridge 0?"]
+
+
+def test_a_right_sentence_counts_as_such_if_passages_were_in_the_prompt():
+    uninformed, *_ = labelled(DOCUMENTS[:1])
+    assert [p.right_with_passages for p in uninformed] == [False, False]
+    informed, *_ = labelled(DOCUMENTS[:1], initial_retrieval=True)
+    assert [(p.right_with_passages, p.values["evidence_in_prompt"]) for p in informed] == [(False, 1), (True, 1)]
 
 
 @pytest.mark.parametrize("give", [[], DOCUMENTS[2:3]])

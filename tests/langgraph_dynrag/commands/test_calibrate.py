@@ -56,6 +56,7 @@ def test_what_was_found_is_printed_as_json_and_no_threshold_is_named_twice(
         (("--out", "p.json"), "neither of rate and cost"),
         (("--rate", "2", "--out", "p.json"), "rate is 2"),
         (("--missed", "0.1", "--rate", "0.5", "--out", "p.json"), "trigger='learned'"),
+        (("--given-up", "0.1", "--rate", "0.5", "--out", "p.json"), "given_up is a bound for a learned trigger"),
         (("--missed", "0.1", "--rate", "0.5", "--trigger", "learned", "--out", "p.json"), "both of rate and missed"),
     ],
 )

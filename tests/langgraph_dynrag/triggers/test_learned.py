@@ -114,6 +114,9 @@ def test_abstaining_takes_passages_in_the_prompt_and_a_probability():
     given_up = trigger.judge(informed)
     assert (given_up.retrieve, given_up.answer, given_up.threshold) == (False, "Not known.", p)
     assert given_up.reason == f"p {p:.3f} >= {p:.3g} with passages in the prompt"
+    chosen = replace(trigger, abstain_policy={"goal": "given_up", "value": 0.1, "confidence": 0.9, "points": 30})
+    told = "(gives at most 10% of the right sentences up, at 90% confidence)"
+    assert chosen.judge(informed).reason == f"{given_up.reason} {told}"
     surer = LearnedTrigger(LOGISTIC, 0.1, abstain=math.nextafter(p, 1)).judge(informed)
     assert (surer.retrieve, surer.answer) == (True, None)
     with pytest.raises(ConfigurationError, match=r"abstain is 0.3, below its threshold 0.5"):
