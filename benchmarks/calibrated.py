@@ -3,8 +3,8 @@
 FLARE's method runs, without its search before the answer, with the thresholds that `benchmarks.learned_trigger` chose
 on training files for a number of searches per question: with its own trigger, the least token probability, with the
 least one of new names, and with the learned trigger; so do DRAGIN and ETC with their own triggers. Without such a file,
-the thresholds of the first two come from drafts of the questions in `--rate-from`, for which no labels are needed. With
-`--seakr`, the threshold of SeaKR's uncertainty of five samples comes from such drafts, with or without that file.
+the thresholds of the first two come from drafts of the questions in `--rate-from`, for which no labels are needed; with
+`--seakr`, also that of SeaKR's uncertainty of five samples.
 Beside them stand the presets that search a fixed number of times. Everything else is the same
 (`benchmarks.compare_methods`). Differences to one search are paired by question; intervals are by bootstrap over
 questions.
@@ -52,27 +52,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser("Searches per question against F1, at calibrated thresholds.", dtype="bfloat16")
     options.add_argument("--data", type=Path, nargs="+", required=True, help="files of questions to report on")
     options.add_argument("--triggers", type=Path, help="learned_trigger.json of the same model")
-    options.add_argument("--rate-from", type=Path, nargs="+", help="training files to choose other thresholds from")
-    options.add_argument("--seakr", action="store_true", help="also SeaKR with five samples, from --rate-from")
+    options.add_argument("--rate-from", type=Path, nargs="+", help="instead, training files to choose thresholds from")
+    options.add_argument("--seakr", action="store_true", help="also SeaKR with five samples, with --rate-from")
     options.add_argument("--rate-questions", type=int, default=30, help="questions from each of these files")
     options.add_argument("--questions", type=int, default=100, help="questions from each file")
     options.add_argument("--sessions", type=int, default=8, help="concurrent questions")
+    options.add_argument("--only", nargs="+", help="of the calibrated methods, those whose names begin with these")
     options.add_argument("--rates", type=float, nargs="+", default=[0.3, 0.6], help="searches per question, as there")
     options.add_argument("--methods", nargs="*", default=["ircot", "iter_retgen"], help="presets beside them")
     options.add_argument("--k", type=int, default=3)
     args = options.parse_args(arguments)
     if unknown := [m for m in args.methods if m not in (*PRESETS, "long_context")]:
         options.error(f"--methods {unknown[0]}: known are {', '.join(PRESETS)}")
-    if (args.rate_from is not None) is not (args.seakr or args.triggers is None):
-        options.error("--triggers is needed or --rate-from, and --rate-from with --triggers for --seakr only")
+    if (args.triggers is None) is (args.rate_from is None) or (args.seakr and args.rate_from is None):
+        options.error("either --triggers or --rate-from is needed, and --rate-from for --seakr")
     known = [] if args.triggers is None else thresholds_in(args.triggers, args.model)
     if args.triggers is not None:
-        methods_of(known, args.rates)  # refuses what is missing before the model is loaded
+        methods_of(known, args.rates, args.only)  # refuses what is missing before the model is loaded
     deadline = Deadline(args.max_minutes)
     chat = load_chat(args.model, args.dtype)
     if args.rate_from:
-        known = completed(known, thresholds_by_rate(chat, args))
-    calibrated = methods_of(known, args.rates)
+        known = thresholds_by_rate(chat, args)
+    calibrated = methods_of(known, args.rates, args.only)
     records = Records("questions")
     methods: dict[str, tuple[str, dict[str, Any] | None]] = {
         **{name: (name, None) for name in ("no_retrieval", "single", *args.methods)},
@@ -146,16 +147,18 @@ def thresholds_by_rate(chat: LocalChatModel, args: argparse.Namespace) -> list[d
     return found
 
 
-def completed(known: Sequence[dict[str, Any]], drafted: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the thresholds of each rate: those of the file where it has one, and otherwise those from drafts."""
-    return [{**of, **next((k for k in known if k["rate"] == of["rate"]), {})} for of in drafted]
-
-
-def methods_of(known: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> dict[str, tuple[str, dict[str, Any]]]:
+def methods_of(
+    known: Sequence[Mapping[str, Any]], rates: Sequence[float], only: Sequence[str] | None = None
+) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return the calibrated methods by name, each as a preset and the changes in it.
 
+    Args:
+        known: Thresholds of each rate.
+        rates: The rates to use.
+        only: Beginnings of the names of the methods to return; None: all.
+
     Raises:
-        ConfigurationError: If there are no thresholds for a rate.
+        ConfigurationError: If there are no thresholds for a rate, or no method has such a name.
     """
     made: dict[str, tuple[str, dict[str, Any]]] = {}
     by_rate = {of["rate"]: of for of in known}
@@ -178,7 +181,10 @@ def methods_of(known: Sequence[Mapping[str, Any]], rates: Sequence[float]) -> di
             made[f"seakr of 5, {searches}"] = ("seakr_5", {"trigger": uncertain})
         for name, trigger in triggers.items():
             made[f"{name}, {searches}"] = ("flare", {"trigger": trigger, "initial_retrieval": False})
-    return made
+    for start in only or ():
+        if not any(name.startswith(start) for name in made):
+            raise ConfigurationError(f"no calibrated method's name begins with {start!r}; there are {', '.join(made)}")
+    return {name: of for name, of in made.items() if only is None or name.startswith(tuple(only))}
 
 
 def _signals(view: DraftView, *, seakr: bool) -> dict[str, Any]:

@@ -1,23 +1,28 @@
-"""A GGUF file of the same weights in float32, so that llama.cpp and the engine in this process compute alike."""
+"""Copies of a GGUF file in another precision: in float32, llama.cpp and the engine in this process compute alike."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rag_backbone.loading.cache_folder import atomic_file
 
+Precision = Literal["F32", "Q8_0", "Q4_0"]
 
-def float32_copy(source: Path, target: Path) -> Path:
-    """Write the dequantised weights of a GGUF file as float32, with the same metadata.
 
-    The values are rounded to bfloat16 first, as `"embedded"` stores them.
+def copied(source: Path, target: Path, precision: Precision) -> Path:
+    """Write the weights of a GGUF file in another precision, with the same metadata.
+
+    The dequantised values are rounded to bfloat16 first, as `"embedded"` stores them. With `"Q4_0"`, embeddings are in
+    `"Q8_0"`, as llama.cpp's own files have them in more bits than the rest; vectors are in float32.
 
     Args:
         source: A GGUF file in any quantisation.
-        target: The new file, 4 bytes per weight; an existing one is kept.
+        target: The new file; an existing one is kept.
+        precision: Float32, or integers of 8 or 4 bits with a scale for each 32.
     """
     import gguf
 
@@ -32,10 +37,13 @@ def float32_copy(source: Path, target: Path) -> Path:
                 continue
             sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(name, field.contents(), field.types[0], sub_type=sub_type)
-        writer.add_file_type(gguf.LlamaFileType.ALL_F32)
         for tensor in reader.tensors:
-            values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-            writer.add_tensor(tensor.name, _rounded(values))
+            values = _rounded(gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
+            embedding = tensor.name.startswith(("token_embd", "output."))
+            kind = gguf.GGMLQuantizationType[
+                "F32" if values.ndim == 1 else "Q8_0" if embedding and precision == "Q4_0" else precision
+            ]
+            writer.add_tensor(tensor.name, gguf.quantize(values, kind), raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

@@ -1,14 +1,15 @@
 """Speed of llama.cpp's server compared with the engine in this process: tokens per second, and whole `flare` questions.
 
-Three backends run the same weights, with the same number of threads:
+The backends run the same weights, with the same number of threads:
 
 - `engine`: the engine in this process, in `--dtype`.
-- `llama.cpp, float32`: the GGUF file's weights as float32, which the engine also computes with.
-- `llama.cpp, <type>`: the GGUF file as it is.
+- `llama.cpp, F32`: the GGUF file's weights as float32, which the engine also computes with.
+- `llama.cpp, Q8_0` and `Q4_0`: these weights again, in 8 and 4 bits, which llama.cpp computes fastest on CPUs.
+- `llama.cpp, <type> (the file)`: the GGUF file as it is.
 
 They take turns, repetition by repetition and question by question. `reading` is the rate up to the first token after a
 prompt that no cache has; `writing` the rate of the tokens after it, from the median pause between two. A question's
-seconds are those of the whole graph. Ratios are the engine's seconds over llama.cpp's, so above 1 llama.cpp is faster.
+seconds are those of the whole graph. A ratio is the engine's seconds over a backend's, so above 1 llama.cpp is faster.
 The server is the one in the package `xllamacpp`, or with `--program` a `llama-server` built for this machine.
 """
 
@@ -28,7 +29,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
-from benchmarks.gguf_precision import float32_copy
+from benchmarks.gguf_precision import Precision, copied
 from benchmarks.runs import load_chat
 from benchmarks.scoring import mean
 from langgraph_dynrag.graph import create_dynamic_rag
@@ -47,7 +48,8 @@ from rag_backbone.metrics import f1
 if TYPE_CHECKING:
     from rag_backbone.loading.causal_lm import CausalLM
 
-_ENGINE, _SAME = "engine", "llama.cpp, float32"
+_ENGINE = "engine"
+_PRECISIONS: tuple[Precision, ...] = ("F32", "Q8_0", "Q4_0")
 _EXAMPLES = Path(__file__).parents[1] / "examples" / "data"
 
 
@@ -66,9 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import torch
 
     deadline, file = Deadline(args.max_minutes), args.gguf or embedded_gguf_file()
-    own = f"llama.cpp, {GGUFModel.read(file).quantisation}"
-    files = {_SAME: float32_copy(file, cache_root() / "benchmarks" / f"{file.stem}-{file.stat().st_size}-f32.gguf")}
-    files[own] = file
+    copy = f"{cache_root() / 'benchmarks' / file.stem}-{file.stat().st_size}"
+    files = {f"llama.cpp, {p}": copied(file, Path(f"{copy}-{p}.gguf"), p) for p in _PRECISIONS}
+    files[f"llama.cpp, {GGUFModel.read(file).quantisation} (the file)"] = file
     chat = load_chat(args.model, args.dtype)
     threads = torch.get_num_threads()
     with ExitStack() as stack:
@@ -89,14 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name, server in servers.items()
         }
         rows = _asked(chats, args.questions, args.seed, deadline)
-    seconds = {name: sum(r["seconds"] for r in rows if r["backend"] == name) for name in chats}
     figures: dict[str, Any] = {
-        "flare_ratio_same_precision": seconds[_ENGINE] / seconds[_SAME] if rows else None,
-        "flare_ratio": seconds[_ENGINE] / seconds[own] if rows else None,
         "backends": {name: _summary(name, speeds, rows) for name in chats},
         "questions": len(rows) // len(chats),
         "repetitions": len(speeds),
-        "same_answers": _same_answers(rows),
         "model": chat.lm.name,
         "server": "xllamacpp" if args.program is None else Path(args.program).name,
         "dtype": args.dtype,
@@ -185,34 +183,35 @@ def _summary(
     name: str, speeds: Sequence[Mapping[str, tuple[float, float]]], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     own = [r for r in rows if r["backend"] == name]
+    seconds = mean([r["seconds"] for r in own])
     return {
         "reading": statistics.median(s[name][0] for s in speeds),
         "writing": statistics.median(s[name][1] for s in speeds),
-        "flare_seconds": mean([r["seconds"] for r in own]),
+        "flare_seconds": seconds,
+        "flare_ratio": mean([r["seconds"] for r in rows if r["backend"] == _ENGINE]) / seconds if own else None,
+        "same_answers": _same_answers(name, rows),
         "flare_tokens": mean([r["tokens"] for r in own]),
         "flare_drafts": mean([r["drafts"] for r in own]),
         "f1": mean([r["f1"] for r in own]),
     }
 
 
-def _same_answers(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Return the fraction of questions to which the engine and llama.cpp in float32 give the same answer."""
+def _same_answers(name: str, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return the fraction of questions to which the engine and another backend give the same answer."""
     answers = {(r["backend"], r["question"]): r["answer"] for r in rows}
     asked = {r["question"] for r in rows}
-    return mean([float(answers[_ENGINE, q] == answers[_SAME, q]) for q in asked])
+    return mean([float(answers[_ENGINE, q] == answers[name, q]) for q in asked])
 
 
 def _report(figures: Mapping[str, Any]) -> str:
-    columns = ["backend", "reading", "writing", "flare_seconds", "flare_tokens", "flare_drafts", "f1"]
+    columns = ["backend", "reading", "writing", "flare_seconds", "flare_ratio", "flare_tokens", "flare_drafts", "f1"]
     rows = [{"backend": name, **found} for name, found in figures["backends"].items()]
     return (
-        f"# llama.cpp and the engine in this process: {figures['model']}, {figures['dtype']}, "
-        f"{figures['server']}\n\n"
-        f"{table(rows, columns)}\n\n"
-        f"Tokens per second of reading and writing; seconds, tokens written, drafts and F1 per question, means over "
-        f"{figures['questions']} questions. The engine's seconds over llama.cpp's: "
-        f"{figures['flare_ratio_same_precision']:.2f} at the same precision, {figures['flare_ratio']:.2f} with the "
-        f"file as it is. Same answers at the same precision: {figures['same_answers']:.2f}."
+        f"# llama.cpp and the engine in this process: {figures['model']}, {figures['dtype']}, {figures['server']}\n\n"
+        f"{table(rows, [*columns, 'same_answers'])}\n\n"
+        "Tokens per second of reading and writing; means over "
+        f"{figures['questions']} questions of seconds, the engine's seconds over these, tokens written, drafts and F1; "
+        "the fraction of answers that are the engine's."
     )
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from benchmarks.calibrated import (
     as_good_and_cheaper,
-    completed,
     main,
     methods_of,
     report_of,
@@ -52,18 +51,13 @@ def test_methods_have_the_thresholds_of_the_file_and_begin_without_a_search(trig
         "dragin, 0.6 searches": ("dragin", {"trigger": RIND(0.6)}),
         "etc, 0.6 searches": ("etc", {"trigger": ETC(0.6)}),
     }
+    assert list(methods_of(known, [0.6], ["etc", "learn"])) == ["etc, 0.6 searches", "learned, 0.6 searches"]
+    with pytest.raises(ConfigurationError, match="name begins with 'seakr'; there are dragin, 0.6"):
+        methods_of(known, [0.6], ["etc", "seakr"])
     with pytest.raises(ConfigurationError, match="is of the model .*; run benchmarks.learned_trigger on other"):
         thresholds_in(triggers, "other")
     with pytest.raises(ConfigurationError, match=r"no thresholds for the rate 0.5; there are some for \[0.3, 0.6\]"):
         methods_of(known, [0.5])
-
-
-def test_a_threshold_from_drafts_fills_in_what_the_file_lacks(triggers, model):
-    known = thresholds_in(triggers, str(model))
-    drafted = [{"rate": 0.6, "least_probability": 0.9, "uncertainty": -7.0}]
-    assert completed(known, drafted) == [{**known[1], "uncertainty": -7.0}]
-    assert completed([], drafted) == drafted
-    assert set(methods_of(completed(known, drafted), [0.6])) == {*methods_of(known, [0.6]), "seakr of 5, 0.6 searches"}
 
 
 @pytest.fixture
