@@ -7,7 +7,6 @@ nothing of this project.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -37,15 +37,31 @@ def main() -> None:
     except OSError as error:
         _tell(report, {"error": str(error)})
         return
+    reason = _wait_until_ready(server, port, settings["patience"])
+    _tell(report, {"port": port} if reason is None else {"error": f"{settings['program']} {reason}"})
+    if reason is None:
+        os._exit(server.wait() & 0xFF)  # without waiting for the thread
+    os.killpg(0, signal.SIGKILL)
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], port: int, patience: float) -> str | None:
+    """Return None when the server is ready, and the reason if it will not be.
+
+    Loading a model may take minutes, in which the server answers that it is loading; it has to answer anything at all
+    within `patience` seconds.
+    """
+    until = time.monotonic() + patience
     while server.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-            break
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return None
+        except urllib.error.HTTPError:
+            until = float("inf")
+        except OSError:
+            if time.monotonic() > until:
+                return f"did not answer on port {port} within {patience:g} seconds"
         time.sleep(_PAUSE)
-    else:
-        _tell(report, {"error": f"{settings['program']} ended ({server.returncode})"})
-        return
-    _tell(report, {"port": port})
-    os._exit(server.wait() & 0xFF)  # without waiting for the thread
+    return f"ended ({server.returncode})"
 
 
 def command_of(settings: dict[str, Any], port: int) -> list[str]:

@@ -29,6 +29,8 @@ from rag_backbone.read_write_lock import ReadWriteLock
 _MAGIC = b"GGUF"
 _TOKENS, _SEQUENCES, _THREADS = 2**31 - 1, 256, 512
 """llama.cpp's limits."""
+_PATIENCE = 120.0
+"""Seconds in which a program has to answer for the first time."""
 _PACKAGE = Path(__file__).with_name("llamacpp_process.py")
 _PROGRAM = Path(__file__).with_name("llama_server_process.py")
 
@@ -162,6 +164,7 @@ class LlamaCppServer:
             "adapters": [str(path) for path in files],
             "program": self._program,
             "options": self._options,
+            "patience": _PATIENCE,
         }
         script = _PACKAGE if self._program is None else _PROGRAM
         command = [sys.executable, "-P", str(script), json.dumps(settings)]

@@ -34,6 +34,13 @@ def silent(base_url, seconds=20):
         time.sleep(0.1)
 
 
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 @pytest.fixture
 def program(tmp_path):
     """A program with the command line of `llama-server`, which is not installed everywhere."""
@@ -109,3 +116,16 @@ def test_a_program_ends_with_its_owner_or_says_how_it_ended(gguf_file, program):
         pass
     with pytest.raises(ModelLoadError, match=r"llama-server ended \(3\)"):
         LlamaCppServer(gguf_file, program=program, options=["--no-such-option"])
+
+
+def test_a_program_that_never_answers_is_ended(gguf_file, tmp_path, monkeypatch):
+    silent_one = tmp_path / "sleeps"
+    silent_one.write_text(f"#!/bin/sh\necho $$ > {tmp_path / 'pid'}\nexec sleep 600\n")
+    silent_one.chmod(0o755)
+    monkeypatch.setattr("rag_backbone.loading.llamacpp_server._PATIENCE", 1.0)
+    with pytest.raises(ModelLoadError, match=r"sleeps did not answer on port \d+ within 1 seconds"):
+        LlamaCppServer(gguf_file, program=silent_one)
+    until = time.monotonic() + 20
+    while runs(int((tmp_path / "pid").read_text())):
+        assert time.monotonic() < until
+        time.sleep(0.1)
