@@ -31,6 +31,7 @@ __all__ = ["PLOTS", "learning"]
 
 PLOTS: Mapping[str, Callable[[Figures], Any]] = {
     "calibrated": calibrated,
+    "calibrated_1.5b_signals": calibrated,
     "compare_methods": methods,
     "concurrency": throughput,
     "conflicts": conflicts,

@@ -32,10 +32,14 @@ def of_conflicts(rows):
     return [(float(row["area interval"][:4]), row["area"], float(row["area interval"][-4:])) for row in rows]
 
 
+def of_calibrated(figures):
+    rows = [row for of in figures["data"].values() for row in of]
+    return of_bounds(rows, "f1_over_single", "f1_over_single_interval")
+
+
 EXPECTED = {
-    "calibrated": lambda f: [
-        i for rows in f["data"].values() for i in of_bounds(rows, "f1_over_single", "f1_over_single_interval")
-    ],
+    "calibrated": of_calibrated,
+    "calibrated_1.5b_signals": of_calibrated,
     "compare_methods": lambda f: [i for rows in f["data"].values() for i in of_bounds(rows, "f1", "f1_interval")],
     "concurrency": lambda f: [],
     "conflicts": lambda f: of_conflicts(f["rows"]),
@@ -59,6 +63,7 @@ EXPECTED = {
 
 REFERENCES = {
     "calibrated": (0, 0, 0),
+    "calibrated_1.5b_signals": (0, 0, 0),
     "compare_methods": (0.3069, 0.2490),
     "concurrency": (1,),
     "conflicts": (0.5, 1.2308),
@@ -75,6 +80,7 @@ REFERENCES = {
 }
 COUNTS = {
     "calibrated": ["n = 75", "n = 70"],
+    "calibrated_1.5b_signals": ["n = 39", "n = 38"],
     "compare_methods": ["n = 50", "3 questions"],
     "concurrency": ["n = 16"],
     "conflicts": ["n = 10 + 20", "n = 12 + 22", "n = 12", "n = 10"],
@@ -194,6 +200,7 @@ def test_without_matplotlib_a_run_keeps_its_figures_and_says_what_to_install(tmp
 
 EMPTY = {
     "calibrated": {"data": {}},
+    "calibrated_1.5b_signals": {"data": {}},
     "compare_methods": {"data": {}},
     "concurrency": {"rows": []},
     "conflicts": {"complete": False, "rows": []},
