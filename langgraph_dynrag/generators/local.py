@@ -79,9 +79,9 @@ class LocalGenerator(Generator):
     @property
     def signals(self) -> frozenset[Signal]:
         """All signals that the architecture allows."""
-        names: set[Signal] = {"logprob", "entropy", "hidden_states"}
+        names: set[Signal] = {"logprob", "entropy", "hidden_states", "end_states"}
         if "attention" in self.chat.lm.engine.signals:
-            names |= {"attention", "attention_alone", "end_states"}
+            names |= {"attention", "attention_alone"}
         return frozenset(names)
 
     @property
@@ -203,7 +203,7 @@ class LocalGenerator(Generator):
         return np.stack([scored.hidden_states[name].mean(0).numpy(force=True) for name in names])
 
     def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:
-        """Sample all continuations in one batch that shares the prompt's KV cache."""
+        """Sample all continuations; they share forward passes, and the prompt is computed once."""
         return sample_ends(self.chat, [*task.messages, _accepted_only(task)], task, spec, seed)
 
     def _pieces(self, ids: Sequence[int]) -> tuple[str, ...]:

@@ -39,7 +39,6 @@ from rag_backbone.engine.batching.sequence_attention import (
     scaling_of,
 )
 from rag_backbone.engine.batching.shared_prefix import SharedPrefix
-from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
 from rag_backbone.engine.kv_cache import SequenceCache
 
 if TYPE_CHECKING:
@@ -112,7 +111,6 @@ class AttentionPatch:
         queries: int = 0,
         rows: PackedLayout | None = None,
         alike: Sequence[SharedPrefix] = (),
-        shared: SharedPromptCache | None = None,
     ) -> Iterator[AttentionStep]:
         """Use our attention function for the forward pass made in this context, in this thread.
 
@@ -122,10 +120,9 @@ class AttentionPatch:
             queries: How many of the last queries to record the weights of.
             rows: The layout of the forward pass if it covers several sequences; pass its `arguments` to the model.
             alike: Groups of sequences that share a prefix; requires `supported`.
-            shared: The cache of the forward pass, if its batch continues one prompt.
         """
         assert self._layer is not None
-        step = AttentionStep(self._layer, queries, rows, alike, shared, self.attends_itself)
+        step = AttentionStep(self._layer, queries, rows, alike, self.attends_itself)
         original = self._config._attn_implementation  # noqa: SLF001
         self._config._attn_implementation = _registered(original)  # noqa: SLF001
         _active.step = step
@@ -216,9 +213,6 @@ def _attention(kernel: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
             return function(module, query, key, value, attention_mask, **kwargs)
         if step.rows is not None:
             return attend_per_sequence(function, kernel, step, module, query, kwargs), None
-        if step.shared is not None:
-            layer = step.shared.layers[module.layer_idx]
-            return layer.attend(query, scaling_of(query, kwargs), kwargs.get("sliding_window")), None
         if step.products and attention_mask is None and query.shape[2] == 1:
             return attend_sequence(function, kernel, step, module, query, (key, value), kwargs), None
         output, weights = function(module, query, key, value, attention_mask, **kwargs)

@@ -9,9 +9,10 @@ The engine knows nothing of chat templates, sentences or retrieval.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -20,8 +21,9 @@ import torch
 from rag_backbone.engine.adapters import AdapterBackend, AdapterSet, SequenceAdapters
 from rag_backbone.engine.batching.packed_layout import PackedLayout
 from rag_backbone.engine.ensemble import AdapterEnsemble, EnsembleState
-from rag_backbone.engine.eos_states import EOSStates, EOSStatesRequest, SampleBatch
+from rag_backbone.engine.eos_states import EOSStates, EOSStatesRequest, samples_of
 from rag_backbone.engine.hidden_states import module_of
+from rag_backbone.engine.kv_cache import SequenceCache
 from rag_backbone.engine.model_limits import context_window_of, end_ids_of
 from rag_backbone.engine.prefix_cache import PrefixCache
 from rag_backbone.engine.requests import Generation, Request, ScoredText, TokenCounts
@@ -31,7 +33,7 @@ from rag_backbone.engine.signals import SignalName, distribution
 from rag_backbone.engine.stream import TokenStream
 from rag_backbone.engine.validation import check_adapters, check_one_set, check_signal, check_window
 from rag_backbone.engine.worker import Worker
-from rag_backbone.errors import ConfigurationError
+from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.text.unicode import clean_text
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class Engine:
         tokenizer: PreTrainedTokenizerBase,
         *,
         prefix_cache_bytes: int = 1 << 30,
-        max_batch: int = 16,
+        max_batch: int = 32,
     ) -> None:
         if max_batch < 1:
             raise ConfigurationError(f"max_batch is {max_batch}; at least 1 is needed")
@@ -96,19 +98,8 @@ class Engine:
         A finished text makes room for the next one. In float32, greedy decoding gives the same tokens as generating
         each text alone. Models that cannot batch sequences (see `attention`) generate one text after the other.
         """
-        rows = [self._admit(request) for request in requests]
-        waiting, running = deque(rows), list[SequenceState]()
-        try:
-            while waiting or running:
-                while waiting and sum(len(row.parts) for row in running) < self._max_batch:
-                    running.append(waiting.popleft())
-                self._advance(running)
-                running = [row for row in running if row.finish_reason is None]
-        finally:
-            for row in rows:
-                row.cancel()
-                self.release(row)
-        return [row.generation() for row in rows]
+        with self._finished(requests) as rows:
+            return [row.generation() for row in rows]
 
     def score(
         self,
@@ -183,49 +174,61 @@ class Engine:
     def end_states(self, request: EOSStatesRequest) -> EOSStates:
         """Sample several continuations of one prompt and return the hidden state at the end of each.
 
-        All samples are decoded in one batch that shares the prompt's keys and values; a cached prefix is reused, and
-        newly computed keys and values are cached. Requires the signal `attention`, because only a plain softmax can be
-        split into a shared and a private part.
+        The samples share forward passes with one another and with other requests. The prompt is computed once, or taken
+        from the cache, and stays cached.
+
+        Raises:
+            SignalUnavailableError: If the tokenizer has no end-of-sequence token, or there is no such hidden state.
         """
-        check_signal("attention", self.signals, self.model)
-        check_adapters(request.adapters, self._runner.call.backend)
+        if self.tokenizer.eos_token_id is None:
+            raise SignalUnavailableError(
+                "the tokenizer has no end-of-sequence token, but the state at its position was requested"
+            )
         check_one_set(request.adapters)
         module_of(self.model, request.hidden_state)
-        prompt, runner = list(request.prompt), self._runner
-        limit = min(request.max_new_tokens, self._room_after(len(prompt)))
-        own = SequenceAdapters.of(request.adapters, len(prompt), request.answer_from)
-        work = TokenCounts()
+        samples = samples_of(request)
+        with self._finished([sample.request for sample in samples]) as rows:
+            kept = [sample.kept(row) for sample, row in zip(samples, rows, strict=True)]
+            states, work = self._scheduler.run(lambda: self._states_at_ends(rows, kept, request.hidden_state))
+            ids = tuple(tuple(row.generated[:n]) for row, n in zip(rows, kept, strict=True))
+            texts = tuple("".join(s.text for s in row.steps[:n]) for row, n in zip(rows, kept, strict=True))
+            passes = work.forwards + max(row.counts.forwards for row in rows)  # samples take part in the same ones
+            counts = replace(sum((row.counts for row in rows), work), forwards=passes)
+            return EOSStates(states, ids, texts, counts)
 
-        def begin() -> SampleBatch:
-            nonlocal work
-            shared = runner.known(own, prompt)
-            work += TokenCounts(cached_tokens=len(shared.ids))
-            if new := prompt[len(shared.ids) : -1]:
-                runner.forward([new], shared.cache, adapters=[own.at(len(shared.ids))])
-                shared.ids.extend(new)
-                work += TokenCounts(forwards=1, forward_tokens=len(new))
-            return SampleBatch(request, shared, limit, self.tokenizer, self.end_ids, self.model.device)
+    def _states_at_ends(
+        self, rows: Sequence[SequenceState], kept: Sequence[int], name: str | int
+    ) -> tuple[Tensor, TokenCounts]:
+        """Feed the end-of-sequence token after the kept tokens of finished generations of one prompt.
 
-        def step() -> None:
-            nonlocal work
-            rows = batch.unfed
-            adapters = [own.at(len(prompt))] * len(rows)
-            out = runner.forward(rows, batch.cache, adapters=adapters, hidden=[request.hidden_state])
-            work += TokenCounts(forwards=1, forward_tokens=len(rows), generated_tokens=len(rows))
-            batch.absorb(out.logits[:, -1], out.hidden[request.hidden_state][:, -1])
+        Afterwards, only the prompt is left to be cached. Runs in the model thread.
 
-        def end() -> EOSStates:
-            nonlocal work
-            runner.prefixes.put(own.key, batch.prompt)
-            # A sample draws no token in its last step. The worker has already counted the forward passes.
-            work -= TokenCounts(generated_tokens=request.samples)
-            runner.counts += replace(work, forwards=0, forward_tokens=0)
-            return batch.result(work)
-
-        batch = self._scheduler.run(begin)
-        while batch.running:  # one task per step, so that other requests are served in between
-            self._scheduler.run(step)
-        return self._scheduler.run(end)
+        Returns:
+            The hidden states at that token, (rows, width) float32, and the work.
+        """
+        runner, before = self._runner, self._runner.counts
+        fed: list[tuple[SequenceCache, list[int], SequenceAdapters]] = []
+        for row, count in zip(rows, kept, strict=True):
+            ids = [*row.prompt_ids, *row.generated[:count]]
+            sequence = row.sequence
+            if sequence is None or (len(sequence.ids) > len(ids) and not sequence.can_roll_back):
+                sequence = runner.known(row.adapters, ids)
+            elif len(sequence.ids) > len(ids):
+                sequence.truncate(len(ids))
+            start = len(sequence.ids)
+            fed.append((sequence, [*ids[start:], self.tokenizer.eos_token_id], row.adapters.at(start)))
+            row.sequence = None
+        sequences, new, adapters = zip(*fed, strict=True)
+        if len(fed) > 1 and all(len(ids) == 1 for ids in new) and runner.switch.decodes_rows:
+            out = runner.forward(PackedLayout(sequences, new), adapters=adapters, hidden=[name])
+            states = out.hidden[name][:, -1]
+        else:
+            found = [runner.forward([ids], one.cache, adapters=[own], hidden=[name]) for one, ids, own in fed]
+            states = torch.cat([out.hidden[name][:, -1] for out in found])
+        if sequences[0].can_roll_back:
+            sequences[0].truncate(len(rows[0].prompt_ids))
+            rows[0].sequence = sequences[0]
+        return states.float(), runner.counts - before
 
     def attention(self, ids: Sequence[int], *, adapters: AdapterSet | None = None) -> Tensor:
         """Return the last layer's attention in a forward pass over `ids` alone: (heads, tokens, tokens) float32.
@@ -320,6 +323,23 @@ class Engine:
         """Cache what a sequence computed, for prompts that begin with it. Never blocks."""
         for part in row.parts:
             self._scheduler.leave(part)
+
+    @contextlib.contextmanager
+    def _finished(self, requests: Sequence[Request]) -> Iterator[Sequence[SequenceState]]:
+        """Generate several texts and yield their final states, which are released when the context ends."""
+        rows = [self._admit(request) for request in requests]
+        waiting, running = deque(rows), list[SequenceState]()
+        try:
+            while waiting or running:
+                while waiting and sum(len(row.parts) for row in running) < self._max_batch:
+                    running.append(waiting.popleft())
+                self._advance(running)
+                running = [row for row in running if row.finish_reason is None]
+            yield rows
+        finally:
+            for row in rows:
+                row.cancel()
+                self.release(row)
 
     def _advance(self, rows: Sequence[SequenceState]) -> None:
         """Compute the next token of each sequence; that of an ensemble once all its members have their logits."""

@@ -1,31 +1,28 @@
 """Sampled continuations of one prompt, and the hidden state at the end-of-sequence position of each.
 
-SeaKR (Yao et al. 2024) estimates a model's uncertainty from these states. All samples are drawn in one batch that
-shares the prompt's keys and values. A sample ends at the end-of-sequence token, where the caller's `ends_at` says so,
-or at the token limit. Then the end-of-sequence token is fed instead of the next sampled token, and the hidden state at
-its position is recorded. This module does not know what the states are used for.
+SeaKR (Yao et al. 2024) estimates a model's uncertainty from these states. A sample ends at the end-of-sequence token,
+where the caller's `ends_at` says so, or at the token limit. Then the end-of-sequence token is fed instead of the next
+sampled token, and the hidden state at its position is recorded. This module does not know what the states are used for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from rag_backbone.engine.adapters import AdapterSet
-from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
-from rag_backbone.engine.requests import TokenCounts
-from rag_backbone.engine.sampling import Sampling, draw, seeded
-from rag_backbone.engine.stop_strings import Detokenizer
-from rag_backbone.errors import ConfigurationError, SignalUnavailableError
+from rag_backbone.engine.requests import Request, TokenCounts
+from rag_backbone.engine.sampling import Sampling, seeded
+from rag_backbone.engine.signals import TokenStep
+from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
-    from rag_backbone.engine.kv_cache import SequenceCache
+    from rag_backbone.engine.sequence import SequenceState
 
 EndsAt = Callable[[str], int | None]
 """Maps a sample's text so far to the number of characters to keep if the sample is complete, or None if it is not."""
@@ -36,8 +33,7 @@ class EOSStatesRequest:
     """A request for sampled end-of-sequence states.
 
     Raises:
-        ConfigurationError: If a number is less than 1, the prompt is empty, or the sampling has a constraint, which
-            samples cannot follow.
+        ConfigurationError: If a number is less than 1, or the prompt is empty.
     """
 
     prompt: Sequence[int]
@@ -55,8 +51,6 @@ class EOSStatesRequest:
         for name in ("samples", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; at least 1 is needed")
-        if self.sampling.constraint is not None:
-            raise ConfigurationError("samples cannot follow a constraint; pass a Sampling without one")
         if not len(self.prompt):
             raise ConfigurationError("the prompt is empty; at least one token is needed to predict the next")
 
@@ -80,104 +74,43 @@ class EOSStates:
         return f"EOSStates({len(self.texts)} samples, width {self.states.shape[1]}, {self.counts})"
 
 
-class SampleBatch:
-    """The samples in progress.
+class Sample:
+    """One sample: an ordinary generation, so that it shares forward passes with the others and with other requests."""
 
-    The engine runs the forward passes; this class prepares their inputs and reads their outputs.
-    """
-
-    def __init__(
-        self,
-        request: EOSStatesRequest,
-        prompt: SequenceCache,
-        limit: int,
-        tokenizer: PreTrainedTokenizerBase,
-        end_ids: frozenset[int],
-        device: torch.device,
-    ) -> None:
-        if tokenizer.eos_token_id is None:
-            raise SignalUnavailableError(
-                "the tokenizer has no end-of-sequence token, but the state at its position was requested"
-            )
-        self.prompt = prompt
-        """The sequence that all samples continue."""
-        self._request = request
-        self._end_ids = end_ids
-        self._end: int = tokenizer.eos_token_id
-        self._limit = limit
-        n = request.samples
-        self.cache = SharedPromptCache(prompt, n, limit + 1)
-        self._rows = list(range(n))
-        """The samples that are still in the batch, in batch order."""
-        self._next = [request.prompt[-1]] * n
-        self._ids: list[list[int]] = [[] for _ in range(n)]
-        self._pieces: list[list[str]] = [[] for _ in range(n)]
-        self._detokenizers = [Detokenizer(tokenizer, request.prompt) for _ in range(n)]
-        self._ending = [False] * n
-        self._states: dict[int, Tensor] = {}
-        self._generator = seeded(request.sampling, device)
-
-    @property
-    def running(self) -> bool:
-        """Whether another forward pass is needed."""
-        return bool(self._rows)
-
-    @property
-    def unfed(self) -> list[list[int]]:
-        """The next input token of each sample in the batch, one per row."""
-        return [[token] for token in self._next]
-
-    def absorb(self, logits: Tensor, hidden: Tensor) -> None:
-        """Process the results of a forward pass.
-
-        Args:
-            logits: (rows, vocabulary) float32.
-            hidden: (rows, width).
-        """
-        tokens = draw(logits, self._request.sampling, self._generator).tolist()
-        kept_rows, lengths, following = [], [], []
-        for i, (sample, token) in enumerate(zip(self._rows, tokens, strict=True)):
-            if self._ending[sample]:  # the end-of-sequence token was fed
-                self._states[sample] = hidden[i].float().clone()
-                continue
-            fed = len(self._ids[sample])
-            kept_rows.append(i)
-            kept = self._take(sample, token)
-            if kept is not None:
-                self._ending[sample] = True
-                del self._ids[sample][kept:], self._pieces[sample][kept:]
-            # The prompt's last token is the first token of each private suffix.
-            lengths.append(1 + (fed if kept is None else kept))
-            following.append(token if kept is None else self._end)
-        self._rows = [self._rows[i] for i in kept_rows]
-        self._next = following
-        self.cache.keep(kept_rows, lengths)
-
-    def _take(self, sample: int, token: int) -> int | None:
-        """Add a token; return how many tokens to keep if the sample is complete.
-
-        Only tokens that were fed can be kept.
-        """
-        fed = len(self._ids[sample])
-        if token in self._end_ids:
-            return fed
-        self._ids[sample].append(token)
-        self._pieces[sample].append(self._detokenizers[sample].push(token))
-        if self._request.ends_at is not None:
-            characters = self._request.ends_at("".join(self._pieces[sample]))
-            if characters is not None:
-                return min(fed, _tokens_within(self._pieces[sample], characters))
-        # At the limit, the last token is replaced by the end-of-sequence token, as in the published code.
-        return fed if fed + 1 >= self._limit else None
-
-    def result(self, counts: TokenCounts) -> EOSStates:
-        """Return the samples and their states; call it once `running` is false."""
-        return EOSStates(
-            torch.stack([self._states[i] for i in range(self._request.samples)]),
-            tuple(tuple(ids) for ids in self._ids),
-            tuple("".join(pieces) for pieces in self._pieces),
-            counts,
+    def __init__(self, request: EOSStatesRequest, seed: int) -> None:
+        self._ends_at = request.ends_at
+        self._text = ""
+        self._characters: int | None = None
+        self.request = Request(
+            request.prompt,
+            request.max_new_tokens,
+            sampling=replace(request.sampling, seed=seed),
+            adapters=request.adapters,
+            answer_from=request.answer_from,
+            stop_when=self._ends,
         )
+
+    def _ends(self, step: TokenStep) -> bool:
+        self._text += step.text
+        self._characters = None if self._ends_at is None else self._ends_at(self._text)
+        return self._characters is not None
+
+    def kept(self, row: SequenceState) -> int:
+        """Return how many tokens of the finished generation belong to the sample: of those that were fed."""
+        if row.finish_reason == "eos":
+            return len(row.generated)
+        # At the limit, the last token is replaced by the end-of-sequence token, as in the published code.
+        fed = len(row.generated) - 1
+        if self._characters is None:
+            return fed
+        return min(fed, _tokens_within([step.text for step in row.steps], self._characters))
+
+
+def samples_of(request: EOSStatesRequest) -> list[Sample]:
+    """Return the samples of a request, each with a seed of its own that follows from the request's."""
+    generator = seeded(request.sampling, "cpu")
+    seeds = torch.randint(1 << 62, (request.samples,), generator=generator)
+    return [Sample(request, seed) for seed in seeds.tolist()]
 
 
 def _tokens_within(pieces: Sequence[str], characters: int) -> int:

@@ -17,7 +17,6 @@ from rag_backbone.engine.adapters import AdapterBackend, PackedBackend, Sequence
 from rag_backbone.engine.attention import AttentionPatch
 from rag_backbone.engine.batching.packed_layout import PackedLayout, keeps_logits
 from rag_backbone.engine.batching.shared_prefix import SharedPrefix, find_shared_prefixes
-from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
 from rag_backbone.engine.hidden_states import last_hidden, module_of
 from rag_backbone.engine.signals import NextTokens
 from rag_backbone.errors import AdapterError
@@ -74,8 +73,7 @@ class ModelRunner:
         """Run one forward pass in inference mode, with exclusive use of the model.
 
         Args:
-            ids: The new tokens: those of one sequence, one token for each row that continues a shared prompt, or a
-                layout of several sequences.
+            ids: The new tokens of one sequence, or a layout of several sequences.
             cache: Keys and values of the preceding tokens; a layout brings its own.
             adapters: The adapters of each sequence, at its position.
             keep: Return logits for this many last positions. With a layout, 1 for the last one of each sequence, or
@@ -85,7 +83,6 @@ class ModelRunner:
             following: Compute `Output.next_tokens`, without or with entropies.
         """
         rows = ids if isinstance(ids, PackedLayout) else None
-        shared = cache if isinstance(cache, SharedPromptCache) else None
         model, switch = self._model, self.switch
         alike = self._alike(rows, adapters)
         if isinstance(ids, PackedLayout):
@@ -94,8 +91,8 @@ class ModelRunner:
             arguments = self._arguments(ids, cache, keep)
         with contextlib.ExitStack() as stack:
             lone = arguments["input_ids"].numel() == 1 and switch.attends_itself
-            used = queries or rows is not None or shared is not None or lone
-            on = switch.on(queries=queries, rows=rows, alike=alike, shared=shared)
+            used = queries or rows is not None or lone
+            on = switch.on(queries=queries, rows=rows, alike=alike)
             switched = stack.enter_context(on) if used else None
             states = {name: stack.enter_context(last_hidden(module_of(model, name), keep or 1)) for name in hidden}
             new = ids.new if isinstance(ids, PackedLayout) else ids
@@ -116,8 +113,6 @@ class ModelRunner:
         }
         if cache is not None:
             arguments["past_key_values"] = cache
-        if isinstance(cache, SharedPromptCache):
-            arguments["position_ids"] = cache.positions
         if self._keeps_logits and keep is not None:
             arguments["logits_to_keep"] = keep
         return arguments

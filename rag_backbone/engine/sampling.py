@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rag_backbone.errors import ConfigurationError
 
@@ -46,7 +46,7 @@ class Constraint(Protocol):
 class Sampling:
     """Options for choosing tokens. The default is greedy.
 
-    `top_k` and `top_p` are transformers' logits processors, in the same order (temperature, then top-k, then top-p).
+    `top_k` and `top_p` are applied in transformers' order (temperature, then top-k, then top-p).
     """
 
     temperature: float = 0.0
@@ -75,7 +75,6 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, device: str) -> None:
         import torch
-        from transformers import TopKLogitsWarper, TopPLogitsWarper
 
         self.sampling = sampling
         self._bias: tuple[Tensor, Tensor] | None = None
@@ -86,9 +85,6 @@ class Sampler:
             )
         self._filter = None if sampling.constraint is None else sampling.constraint.begin()
         self._generator = seeded(sampling, device) if sampling.temperature > 0 else None
-        self._warpers: list[Any] = [TopKLogitsWarper(int(sampling.top_k))] if sampling.top_k else []
-        if sampling.top_p < 1:
-            self._warpers.append(TopPLogitsWarper(sampling.top_p))
 
     @property
     def takes_likeliest(self) -> bool:
@@ -107,18 +103,13 @@ class Sampler:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Choose a token from `logits` (vocabulary,) float32, which are not modified; return a scalar tensor."""
-        import torch
-
         if self._bias is not None:
             logits = logits.index_add(0, *self._bias)
         if self._filter is not None:
             logits = self._filter.allowed(logits)
         if self._generator is None:
             return greedy(logits)
-        kept = logits[None] / self.sampling.temperature
-        for warper in self._warpers:
-            kept = warper(None, kept)  # these two do not look at the ids
-        return torch.multinomial(torch.softmax(kept[0], -1), 1, generator=self._generator)[0]
+        return draw(logits, self.sampling, self._generator)
 
 
 def seeded(sampling: Sampling, device: str | torch.device) -> Generator:
@@ -134,30 +125,27 @@ def seeded(sampling: Sampling, device: str | torch.device) -> Generator:
 
 
 def draw(logits: Tensor, sampling: Sampling, generator: Generator) -> Tensor:
-    """Draw one token per row from the same distribution as `Sampler`, but ignore bias and constraint.
+    """Draw a token by temperature, top-k and top-p; bias and constraint have been applied.
 
     Args:
-        logits: (rows, vocabulary) float32.
-        sampling: Applied to all rows.
+        logits: (vocabulary,) float32.
+        sampling: Its temperature is above 0.
         generator: Advanced by the draw.
 
     Returns:
-        Token ids, (rows,).
+        The token id, a scalar.
     """
     import torch
 
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
     logits = logits / sampling.temperature
-    # Only the likeliest tokens are sorted: sorting whole vocabularies would take as long as the forward pass.
-    width = logits.shape[-1]
-    k = min(sampling.top_k or width, width)
-    best, order = torch.topk(logits, k) if k < width else torch.sort(logits, descending=True)
+    k = min(sampling.top_k or len(logits), len(logits))
+    if k == len(logits) and sampling.top_p == 1:
+        return torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)[0]
+    # Only the likeliest tokens are sorted: sorting a whole vocabulary takes as long as a small model's forward pass.
+    best, order = torch.topk(logits, k) if k < len(logits) else torch.sort(logits, descending=True)
     masses = torch.softmax(best, -1)
-    if sampling.top_p < 1:
-        before = masses.cumsum(-1) - masses
-        masses = masses.masked_fill(before >= sampling.top_p, 0.0)
-    return order.gather(-1, torch.multinomial(masses, 1, generator=generator))[:, 0]
+    masses = masses.masked_fill(masses.cumsum(-1) - masses >= sampling.top_p, 0.0)
+    return order[torch.multinomial(masses, 1, generator=generator)[0]]
 
 
 def greedy(logits: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from rag_backbone.engine.batching.packed_layout import PackedLayout
 from rag_backbone.engine.batching.shared_prefix import SharedPrefix, attend_with_shared_prefix
-from rag_backbone.engine.batching.shared_prompt import SharedPromptCache
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,8 +38,6 @@ class AttentionStep:
     """The layout of the sequences whose new tokens are in this forward pass."""
     alike: Sequence[SharedPrefix] = ()
     """Groups of sequences that share a prefix, in a forward pass with one token each."""
-    shared: SharedPromptCache | None = None
-    """The cache of several continuations of one prompt that are decoded in one batch."""
     products: bool = False
     """Whether single queries are computed in float32 here instead of by the kernel."""
     weights: list[Tensor] = field(default_factory=list)

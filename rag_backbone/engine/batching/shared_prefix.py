@@ -101,9 +101,7 @@ def attend_with_shared_prefix(
     )
 
 
-def attend_to_prefix(
-    grouped: Tensor, keys: Tensor, values: Tensor, own: Tensor, hidden: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def attend_to_prefix(grouped: Tensor, keys: Tensor, values: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the shared part of an attention over a shared prefix and each sequence's private suffix.
 
     Args:
@@ -111,7 +109,6 @@ def attend_to_prefix(
         keys: (kv_heads, known, dim), the shared keys.
         values: (kv_heads, known, dim), the shared values.
         own: (rows, kv_heads, group, n), scores of each private suffix, padded with minus infinity.
-        hidden: (rows, known), shared keys that a sequence does not see.
 
     Returns:
         The contribution of the shared values, (rows, kv_heads, group, dim), to which the caller adds that of the
@@ -123,8 +120,6 @@ def attend_to_prefix(
     folded = grouped.transpose(0, 1).reshape(kv_heads, rows * group, dim)
     scores = torch.bmm(folded, keys.float().transpose(1, 2))
     scores = scores.view(kv_heads, rows, group, known).transpose(0, 1)
-    if hidden is not None:
-        scores = scores.masked_fill(hidden[:, None, None], float("-inf"))
     weights = torch.softmax(torch.cat([scores, own], -1), -1)
     of_common = weights[..., :known].transpose(0, 1).reshape(kv_heads, rows * group, known)
     output = torch.bmm(of_common, values.float())

@@ -1,15 +1,14 @@
 """Sampled continuations that share a prompt, compared with plain forward passes over each sample's whole text."""
 
-import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from rag_backbone.engine.engine import Engine
 from rag_backbone.engine.eos_states import EOSStatesRequest
 from rag_backbone.engine.requests import Request
-from rag_backbone.engine.sampling import Sampling, draw
+from rag_backbone.engine.sampling import Sampling
 from rag_backbone.errors import AdapterError, ConfigurationError, ContextWindowError, SignalUnavailableError
 from tests.tiny import tiny_gemma3, tiny_llama, tiny_tokenizer
 
@@ -103,19 +102,6 @@ def test_a_prompt_of_one_token_works_without_sharing():
         assert (state - state_at_end(engine.model, [PROMPT[0], *ids, END])).abs().max() < 1e-3
 
 
-def test_batched_draws_follow_the_same_distribution_as_single_samples():
-    torch.manual_seed(1)
-    logits = torch.randn(1, 40) * 2
-    for top_k, top_p in ((0, 1.0), (5, 1.0), (0, 0.7), (12, 0.6), (1, 0.9)):
-        kept = TopKLogitsWarper(top_k or 40)(None, logits / 0.8)
-        expected = torch.softmax(TopPLogitsWarper(top_p)(None, kept)[0], -1)
-        generator = torch.Generator().manual_seed(0)
-        drawn = draw(logits.expand(20_000, -1), Sampling(0.8, top_p, top_k), generator)
-        found = torch.bincount(drawn, minlength=40) / len(drawn)
-        assert set(drawn.tolist()) <= set(expected.nonzero()[:, 0].tolist())
-        assert (found - expected).abs().max() < 4 * math.sqrt(0.25 / 20_000)
-
-
 def test_invalid_requests_are_refused_before_any_work(model):
     engine = Engine(model, tiny_tokenizer())
     for options, error, message in (
@@ -132,12 +118,34 @@ def test_invalid_requests_are_refused_before_any_work(model):
     assert engine.counts.forwards == 0
 
 
-def test_a_model_without_a_plain_softmax_is_refused():
+def test_a_model_whose_attention_is_not_recognised_samples_one_sequence_after_the_other():
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     from tests.tiny import _sizes
 
     sizes = {**_sizes(), "query_pre_attn_scalar": 8, "attn_logit_softcapping": 5.0, "sliding_window": 64}
     model = Gemma2ForCausalLM(Gemma2Config(**sizes)).float().eval()
-    with pytest.raises(SignalUnavailableError, match="attention"):
-        Engine(model, tiny_tokenizer()).end_states(request())
+    found = Engine(model, tiny_tokenizer()).end_states(request())
+    for ids, state in zip(found.token_ids, found.states, strict=True):
+        assert (state - state_at_end(model, [*PROMPT, *ids, END])).abs().max() < 1e-3
+
+
+def test_concurrent_requests_share_forward_passes_and_draw_the_same_samples():
+    engine = Engine(tiny_llama(), tiny_tokenizer())
+    prompts = [[5 + i, *PROMPT] for i in range(4)]
+    first = engine.counts.forwards
+    alone = [engine.end_states(request(prompt=p, samples=3, max_new_tokens=30)) for p in prompts]
+    before = engine.counts.forwards
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda p: engine.end_states(request(prompt=p, samples=3, max_new_tokens=30)), prompts))
+    assert [found.token_ids for found in together] == [found.token_ids for found in alone]
+    for found, expected in zip(together, alone, strict=True):
+        torch.testing.assert_close(found.states, expected.states, atol=1e-4, rtol=1e-3)
+    assert engine.counts.forwards - before < 0.7 * (before - first)
+
+
+def test_only_the_prompt_stays_cached():
+    engine = Engine(tiny_llama(), tiny_tokenizer())
+    found = engine.end_states(request())
+    assert [sequence.ids for _, sequence in engine.prefixes.entries()] == [PROMPT]
+    assert max(map(len, found.token_ids)) > 0

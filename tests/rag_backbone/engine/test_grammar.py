@@ -229,9 +229,11 @@ def test_an_invalid_grammar_is_refused(tiny_lm):
         Grammar("start: nowhere", tiny_lm.tokenizer, tiny_lm.engine.end_ids)
 
 
-def test_samples_for_hidden_states_cannot_have_a_constraint(tiny_lm):
-    with pytest.raises(ConfigurationError, match="cannot follow a constraint"):
-        EOSStatesRequest([1], 0, sampling=Sampling(1.0, constraint=grammar(tiny_lm, TOWN)))
+def test_samples_for_hidden_states_follow_a_constraint_too(tiny_lm):
+    colours = ["red", "blue", "green"]
+    sampling = Sampling(1.0, seed=0, constraint=grammar(tiny_lm, {"enum": colours}))
+    found = tiny_lm.engine.end_states(EOSStatesRequest([1], 0, samples=9, sampling=sampling))
+    assert 1 < len({json.loads(text) for text in found.texts} & set(colours)) == len(set(found.texts))
 
 
 def test_the_error_names_the_extra_if_the_library_is_missing(monkeypatch):

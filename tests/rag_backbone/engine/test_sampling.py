@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-from rag_backbone.engine.sampling import Sampler, Sampling, draw, greedy
+from rag_backbone.engine.sampling import Sampler, Sampling, greedy
 from rag_backbone.errors import ConfigurationError
 
 LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=40)
@@ -32,8 +33,18 @@ def test_only_the_likeliest_tokens_are_drawn(options, kept):
     sampler = Sampler(Sampling(**{"temperature": 1.0, "seed": 0, **options}), "cpu")
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     assert {int(sampler(logits)) for _ in range(300)} == kept
-    rows = torch.stack([logits] * 300)
-    assert set(draw(rows, sampler.sampling, torch.Generator().manual_seed(0)).tolist()) == kept
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.7), (12, 0.6), (1, 0.9), (40, 0.95)])
+def test_draws_follow_the_distribution_of_transformers_processors(top_k, top_p):
+    torch.manual_seed(1)
+    logits = torch.randn(40) * 2
+    kept = TopKLogitsWarper(top_k or 40)(None, logits[None] / 0.8)
+    expected = torch.softmax(TopPLogitsWarper(top_p)(None, kept)[0], -1)
+    sampler = Sampler(Sampling(0.8, top_p, top_k, seed=0), "cpu")
+    drawn = torch.stack([sampler(logits) for _ in range(4000)])
+    assert set(drawn.tolist()) <= set(expected.nonzero()[:, 0].tolist())
+    assert (torch.bincount(drawn, minlength=40) / 4000 - expected).abs().max() < 4 * math.sqrt(0.25 / 4000)
 
 
 @given(LOGITS)

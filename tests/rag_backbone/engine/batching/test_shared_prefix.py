@@ -10,7 +10,6 @@ from rag_backbone.engine.batching import sequence_attention as row_attention
 from rag_backbone.engine.batching.shared_prefix import (
     LEAST,
     SharedPrefix,
-    attend_to_prefix,
     attend_with_shared_prefix,
     find_shared_prefixes,
 )
@@ -86,16 +85,6 @@ def test_every_sequence_gets_the_attention_over_its_own_keys(dtype):
             assert torch.allclose(weights[row][0, head, 0].double(), exact, atol=1e-6)
             tolerance = 1e-6 if dtype == torch.float32 else 2e-2
             assert torch.allclose(output[row, 0, head].double(), exact @ v, atol=tolerance)
-
-
-def test_hidden_keys_have_no_weight():
-    grouped, keys, values = torch.randn(2, 1, 2, 4), torch.randn(1, 3, 4), torch.randn(1, 3, 4)
-    own = torch.zeros(2, 1, 2, 1)
-    hidden = torch.tensor([[True, True, False], [False, False, False]])
-    output, weights = attend_to_prefix(grouped, keys, values, own, hidden)
-    assert (weights[0, ..., :2] == 0).all()
-    assert (weights[1] > 0).all()
-    assert torch.allclose(output[0], weights[0, ..., 2:3] * values[0, 2], atol=1e-6)
 
 
 def requests(**options):
