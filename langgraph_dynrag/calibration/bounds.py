@@ -33,14 +33,8 @@ def missed_threshold(needed: Sequence[float], alpha: float, confidence: float) -
     Raises:
         TooFewPointsError: If no threshold has this bound with so few points; the message says how many it takes.
     """
-    k = missed_rank(len(needed), alpha, confidence)
-    if k == 0:
-        raise TooFewPointsError(
-            f"missed={alpha:g} at confidence {confidence:g} needs {least_points(alpha, confidence)} held-out questions "
-            f"in which a retrieval is needed, and there are {len(needed)}; give more questions, or allow more: a "
-            "greater missed=, a lower confidence="
-        )
-    return sorted(needed)[k - 1]
+    refuse_too_few("missed", alpha, confidence, len(needed), "in which a retrieval is needed")
+    return sorted(needed)[missed_rank(len(needed), alpha, confidence) - 1]
 
 
 def abstain_threshold(right: Sequence[float], alpha: float, confidence: float) -> float:
@@ -56,14 +50,29 @@ def abstain_threshold(right: Sequence[float], alpha: float, confidence: float) -
     Raises:
         TooFewPointsError: If no threshold has this bound with so few sentences; the message says how many it takes.
     """
-    k = missed_rank(len(right), alpha, confidence)
-    if k == 0:
+    refuse_too_few("given_up", alpha, confidence, len(right), "with a right sentence that was written with passages")
+    return math.nextafter(sorted(right)[-missed_rank(len(right), alpha, confidence)], math.inf)
+
+
+def refuse_too_few(option: str, alpha: float, confidence: float, count: int, which: str = "") -> None:
+    """Refuse a number of held-out questions with which no threshold has the bound.
+
+    Args:
+        option: The name of the bound.
+        alpha: The share that it allows.
+        confidence: Its confidence.
+        count: Number of questions held out that it can rest on.
+        which: What is asked of them.
+
+    Raises:
+        TooFewPointsError: If there are too few; the message says how many it takes.
+    """
+    if count < (least := least_points(alpha, confidence)):
         raise TooFewPointsError(
-            f"given_up={alpha:g} at confidence {confidence:g} needs {least_points(alpha, confidence)} held-out "
-            f"questions with a right sentence that was written with passages, and there are {len(right)}; give more "
-            "questions, or allow more: a greater given_up=, a lower confidence="
+            f"{option}={alpha:g} at confidence {confidence:g} needs {least} held-out questions"
+            f"{which and ' '}{which}, and there are {count}; give more questions, of which a third is held out, or "
+            f"allow more: a greater {option}=, a lower confidence="
         )
-    return math.nextafter(sorted(right)[-k], math.inf)
 
 
 def missed_rank(count: int, alpha: float, confidence: float) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from langgraph_dynrag.calibration.bounds import abstain_threshold, missed_rank, missed_threshold
+from langgraph_dynrag.calibration.bounds import abstain_threshold, missed_rank, missed_threshold, refuse_too_few
 from langgraph_dynrag.calibration.folds import TooFewPointsError
 from langgraph_dynrag.calibration.points import PointRecorder, features_for, label_points, refuse_unanswered
 from langgraph_dynrag.calibration.questions import CalibrationQuestion
@@ -131,6 +131,9 @@ def calibrate_learned(
             "use preset='flare'"
         )
     refuse_unanswered(questions)
+    for name, share in (("missed", goal.missed), ("given_up", goal.given_up)):
+        if share is not None:  # more questions than these cannot be held out
+            refuse_too_few(name, share, goal.confidence, _held_out(len(questions)))
     (graph, settings), recorder = _built(build, retriever, probe=probe)
     points = label_points(graph, settings, recorder, shown(questions, "sentences"))
     trained, trigger, thresholds, curve = _chosen(points, recorder.features, goal, kind, samples, seed)
@@ -222,9 +225,12 @@ def split(points: Sequence[LabelledPoint], share: float, seed: int) -> tuple[lis
     known = sorted({p.question for p in points})
     if len(known) < 2:
         raise TooFewPointsError(f"{len(known)} questions have labelled sentences; a bound holds some out: give more")
-    count = max(1, round(share * len(known)))
-    drawn = set(np.random.default_rng(seed).permutation(known)[:count].tolist())
+    drawn = set(np.random.default_rng(seed).permutation(known)[: _held_out(len(known), share)].tolist())
     return [p for p in points if p.question not in drawn], [p for p in points if p.question in drawn]
+
+
+def _held_out(questions: int, share: float = HELD_OUT) -> int:
+    return max(1, round(share * questions))
 
 
 def one_per_question(

@@ -79,7 +79,9 @@ class LocalGenerator(Generator):
     @property
     def signals(self) -> frozenset[Signal]:
         """All signals that the architecture allows."""
-        names: set[Signal] = {"logprob", "entropy", "hidden_states", "end_states"}
+        names: set[Signal] = {"logprob", "entropy", "hidden_states"}
+        if self.chat.lm.tokenizer.eos_token_id is not None:
+            names.add("end_states")
         if "attention" in self.chat.lm.engine.signals:
             names |= {"attention", "attention_alone"}
         return frozenset(names)

@@ -96,10 +96,10 @@ class Sample:
         return self._characters is not None
 
     def kept(self, row: SequenceState) -> int:
-        """Return how many tokens of the finished generation belong to the sample: of those that were fed."""
+        """Return how many tokens of the finished generation belong to the sample."""
         if row.finish_reason == "eos":
             return len(row.generated)
-        # At the limit, the last token is replaced by the end-of-sequence token, as in the published code.
+        # The last token was not fed: the end-of-sequence token takes its place, at the limit as in the published code.
         fed = len(row.generated) - 1
         if self._characters is None:
             return fed

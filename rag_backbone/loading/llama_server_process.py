@@ -1,19 +1,16 @@
-"""Runs a `llama-server` program with the settings in its argument until its own standard input is closed.
+"""Runs a `llama-server` program with the settings in its argument, and ends with it.
 
 It reports as `llamacpp_process` does: one line of JSON on standard output says the port, once the server answers, or
-why it cannot run. It has to lead a process group, whose processes, itself included, it kills in the end. It imports
-nothing of this project.
+why it cannot run. `guard_process` ends both with their owner. It imports nothing of this project.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -30,7 +27,6 @@ def main() -> None:
     settings: dict[str, Any] = json.loads(sys.argv[1])
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the server prints, nothing but the report comes to the reader
-    threading.Thread(target=_kill_with_owner, daemon=True).start()
     try:
         port = _free_port(settings["port"])
         server = subprocess.Popen(command_of(settings, port), stdin=subprocess.DEVNULL)  # noqa: S603 - no shell
@@ -39,9 +35,7 @@ def main() -> None:
         return
     reason = _wait_until_ready(server, port, settings["patience"])
     _tell(report, {"port": port} if reason is None else {"error": f"{settings['program']} {reason}"})
-    if reason is None:
-        os._exit(server.wait() & 0xFF)  # without waiting for the thread
-    os.killpg(0, signal.SIGKILL)
+    sys.exit(server.wait() & 0xFF)  # the owner ends a server that does not answer
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], port: int, patience: float) -> str | None:
@@ -88,12 +82,6 @@ def _free_port(wanted: int) -> int:
         free.bind(("127.0.0.1", wanted))
         port: int = free.getsockname()[1]
     return port
-
-
-def _kill_with_owner() -> None:
-    while os.read(0, 1024):
-        pass
-    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -166,8 +166,8 @@ class LlamaCppServer:
             "options": self._options,
             "patience": _PATIENCE,
         }
-        script = _PACKAGE if self._program is None else _PROGRAM
-        command = [sys.executable, "-P", str(script), json.dumps(settings)]
+        command = [sys.executable, "-P", str(_PACKAGE if self._program is None else _PROGRAM), json.dumps(settings)]
+        command = command if self._program is None else child_process.guarded(command)
         process = child_process.started(command, stdout=subprocess.PIPE, text=True)
         self._process = process
         self._end = weakref.finalize(self, child_process.end, process)  # called at the latest when this object is freed

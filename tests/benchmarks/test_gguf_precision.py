@@ -50,7 +50,8 @@ def test_a_copy_differs_by_a_step_at_most(source, weights, tmp_path, precision, 
             blocks = np.abs(wanted.reshape(-1, 32))
             step = blocks.max(1, keepdims=True) / (127 if kinds[tensor.name] == "Q8_0" else levels)
             off = np.abs(found.reshape(-1, 32) - wanted.reshape(-1, 32))
-            assert (off <= step * 1.01).all()  # of 16 levels, one end is a step short
+            # Half a step, and the rounding of the step to float16; of 16 levels, one end is a step short.
+            assert (off <= step * (0.6 if kinds[tensor.name] == "Q8_0" else 1.01)).all()
             assert off.max() > 0
     assert kinds["token_embd.weight"] == embedding
     assert kinds["blk.0.attn_norm.weight"] == "F32"

