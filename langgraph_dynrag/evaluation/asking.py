@@ -129,6 +129,7 @@ def ask(graph: Graph, question: EvaluationQuestion) -> dict[str, Any]:
         "recall": recall(question, list(found.values())),
         "answer_found": any(contains(f"{d['title']} {d['text']}", question.answers) for d in found.values()),
         "found": len(found),
+        "given_up": any("warning" in e for e in events if e["type"] == "verdict"),
         "contexts": [d["text"] for d in found.values()],
         "retrievals": len(searches),
         "nothing_new": sum(1 for e in searches if not any(d["new"] for d in e["documents"])),

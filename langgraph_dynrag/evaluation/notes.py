@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from langchain_core.documents import Document
 
+from langgraph_dynrag.evaluation.bootstrap import mean
 from langgraph_dynrag.evaluation.corpus import expects_passage, missing_answers
 from langgraph_dynrag.evaluation.methods import LONG_CONTEXT, SINGLE
 from langgraph_dynrag.evaluation.questions import EvaluationQuestion
-from langgraph_dynrag.evaluation.scores import Failure, Record, Result
+from langgraph_dynrag.evaluation.scores import Failure, Record, Result, score
 from langgraph_dynrag.trace.markup import counted
 
 _MOST_DOCUMENTS = 100_000
@@ -42,6 +43,7 @@ def notes_of(
         notes.append(f"{len(bare)} of {len(questions)} questions have no answers; scores leave them out.")
     notes += _without_document(questions, documents, results)
     notes += _short_long_context(results)
+    notes += _given_up(results)
     silent = sum(r.get("unreported_calls", 0) for listed in results.values() for r in _answered(listed))
     if silent:
         notes.append(
@@ -91,6 +93,33 @@ def _short_long_context(results: Mapping[str, Sequence[Result]]) -> list[str]:
         "has a limit of its own, raise it to compare with a long context."
     )
     return [note]
+
+
+def _given_up(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    """State for each method that gave answers up what one search answers there, and on the other questions."""
+    notes = []
+    for method, listed in results.items():
+        given_up = [not isinstance(r, Failure) and r.get("given_up", False) for r in listed]
+        if not any(given_up):
+            continue
+        note = f"`{method}` gave up on {sum(given_up)} of {len(listed)} questions, which count as wrong."
+        if SINGLE in results and method != SINGLE:
+            there, rest = (_mean_f1(results[SINGLE], given_up, wanted=wanted) for wanted in (True, False))
+            if there is not None:
+                note += f" `{SINGLE}` has an F1 of {there:.2f} on these"
+                own = _mean_f1(listed, given_up, wanted=False)
+                note += (
+                    "." if rest is None or own is None else f", and of {rest:.2f} on the others (`{method}` {own:.2f})."
+                )
+        notes.append(note)
+    return notes
+
+
+def _mean_f1(results: Sequence[Result], flags: Sequence[bool], *, wanted: bool) -> float | None:
+    """Return the mean F1 on the questions with a flag; None if none of these has answers."""
+    values = [score(r, "f1") for r, flag in zip(results, flags, strict=True) if flag is wanted]
+    known = [v for v in values if v is not None]
+    return mean(known) if known else None
 
 
 def _answered(results: Sequence[Result]) -> list[Record]:

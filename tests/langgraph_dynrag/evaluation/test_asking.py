@@ -9,6 +9,8 @@ from langgraph_dynrag.evaluation.asking import Job, ask, recall, run
 from langgraph_dynrag.evaluation.deadline import Deadline
 from langgraph_dynrag.evaluation.questions import EvaluationQuestion, Paragraph
 from langgraph_dynrag.evaluation.records import Records
+from langgraph_dynrag.triggers import LearnedTrigger
+from langgraph_dynrag.triggers.learned_model import LearnedModel
 from tests.langgraph_dynrag.scripted import ScriptedChatModel, WatchedRetriever, said
 
 ASKED = EvaluationQuestion("1", "Who built the Cooper's Bridge?", ("Aldous Wray",), named=("bridge", "Nowhere"))
@@ -36,6 +38,16 @@ def test_a_failed_search_is_recorded_and_without_answers_there_is_no_score():
     assert (found["failed_searches"], found["search_error"]) == (1, "OSError: gone")
     assert (found["em"], found["f1"], found["contains"], found["recall"]) == (None,) * 4
     assert not found["answer_found"]
+
+
+def test_an_answer_that_the_trigger_gives_up_is_recorded_as_given_up():
+    always = LearnedModel("logistic", ("names",), (0,), (1,), 0, weights=(0,))  # p is 0.5
+    about = {"preset": "flare", "initial_retrieval": True, **PLAIN}
+    model = ScriptedChatModel(replies=[said("It was Aldous Wray.")])
+    given_up = create_dynamic_rag(model, WatchedRetriever(), trigger=LearnedTrigger(always, 0.5, abstain=0.5), **about)
+    found = ask(given_up, ASKED)
+    assert (found["given_up"], found["short_answer"], found["em"]) == (True, "I do not know.", 0.0)
+    assert not ask(graph("It was Aldous Wray."), ASKED)["given_up"]
 
 
 def test_the_tokens_of_a_local_model_are_those_of_its_prompts(chat):
