@@ -1,0 +1,64 @@
+"""The benchmark of whose adapter acts after each search."""
+
+import json
+import math
+
+import pytest
+
+from benchmarks.datasets import Paragraph, Question, corpus
+from benchmarks.hop_routing import WAYS, hops, main, rows_of
+from langgraph_dynrag.retrieval.bm25 import BM25Retriever
+
+BRIDGE = Paragraph("Vold bridge", "The bridge of Vold was built by Aldous Wray.", True)
+WRAY = Paragraph("Aldous Wray", "Aldous Wray was born in Tarn Ellis.", True)
+OTHER = Paragraph("Pell", "Pell is a town with a bridge and a ferry.", False)
+ASKED = Question("1", "Where was the builder of the bridge of Vold born?", ("Tarn Ellis",), (BRIDGE, WRAY, OTHER))
+
+
+def test_each_query_lets_a_passage_act():
+    retriever = BM25Retriever.from_documents(corpus([ASKED]))
+    found = hops(ASKED, [ASKED.text, "Aldous Wray was born in"], retriever, 2)
+    assert found["searches"] == 2
+    assert found["supporting"] == {BRIDGE.id, WRAY.id}
+    assert found["search"] == found["query"] == [BRIDGE.id, WRAY.id]
+    assert found["question"][0] == BRIDGE.id
+    # Neither passage has a sentence with enough of these words.
+    assert hops(ASKED, ["Aldous quarrelled with nobody about money"], retriever, 2)["query"] == [None]
+    assert hops(ASKED, ["xylophone"], retriever, 2)["search"] == [None]
+
+
+def test_shares_are_those_of_a_hand_worked_example():
+    base = {"supporting": {"a", "b"}, "found": {"a", "b", "x"}, "searches": 2}
+    one = base | {"search": ["a", "b"], "question": ["a", "a"], "query": ["x", None], "question and query": ["a", "x"]}
+    two = base | {"supporting": {"c"}, "found": {"x"}, "searches": 1} | {way: ["x"] for way in WAYS}
+    rows = {row["chosen by"]: row for row in rows_of("ircot", [one, two], 0)}
+    search, question, query = rows["search"], rows["question"], rows["query"]
+    assert (search["n"], search["searches"], search["found"]) == (2, 1.5, 0.5)
+    assert (search["first"], search["acted"], search["over_question"]) == (0.25, 0.5, 0.25)
+    assert (question["acted"], question["over_question"]) == (0.25, 0)
+    assert (search["acts"], search["right"]) == (1, pytest.approx(2 / 3))
+    assert (query["acts"], query["right"]) == (pytest.approx(2 / 3), 0)
+    assert (search["changed"], question["changed"], query["changed"]) == (1, 0, 0)  # of the answer with two searches
+    alone = {row["chosen by"]: row for row in rows_of("single", [two], 0)}
+    assert math.isnan(alone["search"]["changed"])
+
+
+def test_a_run_reports_every_way_and_is_resumed(tmp_path, model, capsys):
+    question = {
+        "_id": "a",
+        "question": "When was the ferry of Vold built?",
+        "answer": "1973",
+        "type": "bridge",
+        "supporting_facts": [["Vold", 0]],
+        "context": [["Vold", ["The ferry of Vold was built in 1973."]], ["Pell", ["Pell is a town."]]],
+    }
+    path = tmp_path / "some_dev.json"
+    path.write_text(json.dumps([question]))
+    options = ["--data", str(path), "--model", str(model), "--dtype", "float32", "--methods", "iter_retgen"]
+    main(options)
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["complete"]
+    assert [row["chosen by"] for row in figures["data"]["some_dev"]] == list(WAYS)
+    assert all(row["first"] == 1 for row in figures["data"]["some_dev"])
+    main(options)
+    assert json.loads(capsys.readouterr().out)["data"] == figures["data"]
