@@ -211,17 +211,9 @@ class ParametricInjector:
 def _candidate(p: Passage) -> Candidate:
     from llamaindex_prag.placement.candidate import Candidate
 
-    return Candidate(
-        p["id"],
-        p["text"],
-        p["title"],
-        document=p["source"] or p["id"],
-        name=name_of(p),
-        score=p["score"],
-        metadata=p["metadata"],
-        original=original_hash(p),
-        query=str(p["metadata"].get("query") or ""),
-    )
+    document, query = p["source"] or p["id"], str(p["metadata"].get("query") or "")
+    about = (p["id"], p["text"], p["title"], document, name_of(p), p["score"], p["metadata"], original_hash(p), query)
+    return Candidate(*about)
 
 
 def _emit_training(advance: JobStatus) -> None:
