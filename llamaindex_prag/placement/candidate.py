@@ -29,8 +29,6 @@ class Candidate:
     """Metadata in which the date of the last change is looked up."""
     original: str | None = None
     """`text_hash` of the original text if this is a cleaned copy, which may use the original's adapter."""
-    query: str = ""
-    """The query that found it, if a graph searches several times for one question; empty: the question."""
 
     @property
     def passage(self) -> Passage:

@@ -48,10 +48,6 @@ class LexicalRouter:
 
         p = 1 / (1 + exp(2.96 - 6.86 c))
 
-    If the passages know the query that found them, the words of the latest one, which is that of the last passage, take
-    the place of the question's: in a later hop, the question's words point back to the passage of an earlier one
-    (`python -m benchmarks.hop_routing`).
-
     Args:
         bound: Probability from 0 to 1 below which no passage may act; 0 lets the best one always act.
     """
@@ -68,16 +64,15 @@ class LexicalRouter:
         keys: Sequence[AdapterKey | None],  # noqa: ARG002
     ) -> RoutingScores:
         """Return the sums; see `Router`."""
-        asked = (candidates[-1].query if candidates else "") or question
         retrieved = [c.score for c in candidates]
         given = [s for s in retrieved if s is not None and math.isfinite(s)]
         of_retrieval = np.array(given) if len(given) == len(candidates) else np.zeros(len(candidates))
-        words = bm25_scores(asked, [f"{c.title}\n{c.text}" for c in candidates])
+        words = bm25_scores(question, [f"{c.title}\n{c.text}" for c in candidates])
         scores = standardised(of_retrieval) + standardised(words)
         refused = ""
         if candidates and not words.any():
             refused = _NO_COMMON_WORD if self._bound else ""
-        elif candidates and (probability := answering(asked, candidates[int(scores.argmax())])) < self._bound:
+        elif candidates and (probability := answering(question, candidates[int(scores.argmax())])) < self._bound:
             refused = (
                 f"by their common words, the best passage answers the question with a probability of {probability:.2f} "
                 f"only (bound {self._bound:g})"

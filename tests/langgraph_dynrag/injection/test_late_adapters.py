@@ -10,7 +10,7 @@ from pydantic import Field
 
 from langgraph_dynrag import Trace
 from langgraph_dynrag.injection.parametric import ParametricInjector
-from langgraph_dynrag.queries import QFS, Question
+from langgraph_dynrag.queries import QFS
 from langgraph_dynrag.seakr.evidence_selection import LeastUncertain
 from langgraph_dynrag.triggers import RIND, Entropy
 from llamaindex_prag.adapters.adapter import Adapter, AdapterKey, text_hash
@@ -124,8 +124,7 @@ def test_a_graph_that_reads_attention_or_hidden_states_refuses_an_ensemble_when_
 @pytest.mark.parametrize("route", ["lexical", "ask"])
 def test_each_retrieval_routes_anew_and_the_trace_shows_the_scores(adapters, route):
     injector = ParametricInjector(adapters, missing="context", route=route)
-    made = graph(adapters, *TEXTS[:3], k=3, injection=injector, query=Question())
-    result = made.invoke({"question": "Who built bridge number 2?"})
+    result = graph(adapters, *TEXTS[:3], k=3, injection=injector).invoke({"question": "Who built bridge number 2?"})
     for event in injections(result):
         best = max(event["routing"], key=event["routing"].get)
         assert event["in_weights"] == [best]

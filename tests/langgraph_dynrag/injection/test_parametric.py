@@ -15,7 +15,6 @@ from langgraph_dynrag.evidence import Passage
 from langgraph_dynrag.injection.parametric import ParametricInjector, WeightsPrompt
 from langgraph_dynrag.prompts import Exemplar
 from langgraph_dynrag.queries import LastSentence
-from langgraph_dynrag.queries.base import QueryPlan
 from langgraph_dynrag.triggers import RIND
 from llamaindex_prag.adapters.adapter import Adapter
 from llamaindex_prag.parametric_model import ParametricModel
@@ -74,19 +73,6 @@ def test_new_evidence_causes_another_prefill_and_the_trace_shows_it(adapters):
     assert second["cached_tokens"] == 0  # a KV cache computed with other adapters cannot be reused
     assert second["forward_tokens"] >= second["prompt_tokens"]
     assert "into the weights: 1 passages" in str(Trace.from_state(result))
-
-
-def test_each_search_lets_the_passage_act_that_its_own_query_is_about(adapters):
-    class NextEngineer(LastSentence):
-        def plan(self, view, verdict):
-            return QueryPlan(("The bridge that was built by engineer 5",))
-
-    injector = ParametricInjector(adapters, missing="context")
-    result = graph(adapters, TEXTS[3], TEXTS[5], injection=injector, query=NextEngineer()).invoke(
-        {"question": "In which year was bridge number 3 built by engineer 3?"}
-    )
-    by_id = {source["id"]: source["title"] for source in result["sources"]}
-    assert [[by_id[p] for p in e["in_weights"]] for e in injections(result)][:2] == [["doc 0"], ["doc 1"]]
 
 
 def test_a_cleaned_passage_is_looked_up_by_its_original_text(adapters, requests):

@@ -50,23 +50,6 @@ def test_the_sum_of_standardised_scores_is_worked_out_by_hand():
     assert found.scores == pytest.approx((-1.0, 1.0))  # without retrieval scores, words alone
 
 
-def test_the_words_are_those_of_the_latest_query_if_passages_know_it():
-    def passages(*queries):
-        texts = ("The bridge of Vold was built by Aldous Wray.", "Aldous Wray was born in Tarn Ellis.")
-        return [Candidate(text, text, query=query) for text, query in zip(texts, queries, strict=True)]
-
-    question, query = "Where was the builder of the bridge of Vold born?", "Aldous Wray was born in Tarn"
-    router = LexicalRouter()
-    by_question = router.scores(question, passages("", ""), [None] * 2)
-    assert by_question.scores[0] > by_question.scores[1]
-    for earlier in ("", question, query):
-        found = router.scores(question, passages(earlier, query), [None] * 2)
-        assert found == router.scores(query, passages("", ""), [None] * 2)
-        assert found.scores[1] > found.scores[0]
-    refusing = router.scores(question, passages(question, "Aldous quarrelled about money"), [None] * 2)
-    assert "probability of 0." in refusing.refused
-
-
 def test_a_passage_that_names_what_is_asked_for_precedes_one_on_the_same_subject():
     passages = [
         Candidate("near", "Stone bridges of the valley were built by masons of the town.", score=0.61),
