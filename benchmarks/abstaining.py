@@ -172,10 +172,14 @@ def report_of(figures: Mapping[str, Any]) -> str:
     low, high = made["auc_interval"]
     report = f"# What a learned trigger gives up on: {figures['model']}, {figures['dtype']}, seed {figures['seed']}\n\n"
     report += (
-        f"Trained on {made['points']} sentences of {made['questions']} questions, {made['needed']} of which needed "
+        f"{made['points']} labelled sentences of {made['questions']} questions, a third of which is held out for the "
     )
-    report += f"a retrieval and {made['right_with_passages']} were right with passages in the prompt; area in "
-    report += f"cross-validation {made['auc']:.2f} [{low:.2f}, {high:.2f}]."
+    report += (
+        f"thresholds; {made['needed']} sentences needed a retrieval, and {made['right_with_passages']} were right with "
+    )
+    report += (
+        f"passages in the prompt. Area in cross-validation on the others: {made['auc']:.2f} [{low:.2f}, {high:.2f}]."
+    )
     for name, told in figures["data"].items():
         report += f"\n\n## {name}\n\n{told['n']} answers, {told['right']} of them right (F1 of at least {RIGHT:g}), F1 "
         report += f"{told['f1']:.3f}."
