@@ -2,7 +2,8 @@
 
 A graph that puts passages into the weights chooses one of them after each search. Its answer is in *several* passages,
 so another one should act in another hop. Methods that search several times answer multi-hop questions with the texts of
-what they find in the prompt; their queries are kept. Then, for each query in order, one of the k best passages acts:
+what BM25 finds in the prompt; their queries are kept. Then, for each query in order, one of the k passages acts that
+BM25, or MiniLM, finds best:
 
     search              the best-scored one (`route="retrieval"`)
     question            by scores and the words of the question (`route="lexical"`)
@@ -18,10 +19,12 @@ paired; intervals are by bootstrap over questions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from langchain_core.documents import Document
 
 from benchmarks.compare_methods import common_records, job
@@ -30,10 +33,14 @@ from benchmarks.datasets import Question, corpus, load_questions, sample
 from benchmarks.runs import Records, load_chat, run
 from benchmarks.scoring import interval, mean
 from langgraph_dynrag.evidence import passage
+from langgraph_dynrag.presets.methods import PRESETS
 from langgraph_dynrag.retrieval.bm25 import BM25Retriever
 from llamaindex_prag.placement.candidate import Candidate
 from llamaindex_prag.placement.lexical_router import LexicalRouter
+from rag_backbone.loading.minilm import MiniLM
 
+Search = Callable[[str], Sequence[Candidate]]
+"""Finds the best passages for a query, best first."""
 WAYS = ("search", "question", "query", "question and query")
 
 
@@ -48,20 +55,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--sessions", type=int, default=16, help="concurrent questions")
     options.add_argument("--k", type=int, default=3, help="passages per search")
     args = options.parse_args(arguments)
+    if unknown := [m for m in args.methods if m not in PRESETS]:
+        options.error(f"--methods {unknown[0]}: known are {', '.join(PRESETS)}")
     chat, records, complete = load_chat(args.model, args.dtype), Records("questions"), True
     deadline = Deadline(args.max_minutes)
     data: dict[str, list[dict[str, Any]]] = {}
+    minilm = MiniLM()
     for path in args.data:
         everything = load_questions(path)
-        retriever = BM25Retriever.from_documents(corpus(everything))
+        documents = corpus(everything)
+        retriever = BM25Retriever.from_documents(documents)
+        searches = {"bm25": by_words(retriever, args.k), "minilm": by_vectors(minilm, documents, args.k)}
         chosen = sample(everything, args.questions, args.seed)
         jobs = {
             m: [job(chat, retriever, q, m, args.k, dtype=args.dtype, path=path) for q in chosen] for m in args.methods
         }
         complete &= run([by[i] for i in range(len(chosen)) for by in jobs.values()], records, deadline, args.sessions)
         for method, done in common_records(jobs, records, lambda about: about).items():
-            routed = [hops(q, r["queries"], retriever, args.k) for q, r in zip(chosen, done, strict=False)]
-            data.setdefault(path.stem, []).extend(rows_of(method, routed, args.seed))
+            for name, search in searches.items():
+                routed = [hops(q, r["queries"], search) for q, r in zip(chosen, done, strict=False)]
+                data.setdefault(path.stem, []).extend(rows_of(method, name, routed, args.seed))
     figures = {
         "model": chat.lm.name,
         "dtype": args.dtype,
@@ -76,7 +89,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finish("hop_routing", figures, args.out, report)
 
 
-def hops(question: Question, queries: Sequence[str], retriever: BM25Retriever, k: int) -> dict[str, Any]:
+def by_words(retriever: BM25Retriever, k: int) -> Search:
+    """Return the search for the k passages with the best BM25 scores."""
+    return lambda query: [_candidate(d) for d in retriever.model_copy(update={"k": k}).invoke(query)]
+
+
+def by_vectors(minilm: MiniLM, documents: Sequence[Document], k: int) -> Search:
+    """Return the search for the k passages with the greatest cosine similarity."""
+    vectors = np.array(minilm.embed([f"{d.metadata['title']}\n{d.page_content}" for d in documents]))
+
+    def search(query: str) -> list[Candidate]:
+        cosines = vectors @ np.array(minilm.embed([query])[0])
+        best = np.argsort(-cosines, kind="stable")[:k].tolist()
+        return [replace(_candidate(documents[i]), score=float(cosines[i])) for i in best]
+
+    return search
+
+
+def hops(question: Question, queries: Sequence[str], search: Search) -> dict[str, Any]:
     """Return which passages act after each query, in each way.
 
     Returns:
@@ -86,7 +116,7 @@ def hops(question: Question, queries: Sequence[str], retriever: BM25Retriever, k
     acting: dict[str, list[str | None]] = {way: [] for way in WAYS}
     found: set[str] = set()
     for query in queries:
-        candidates = [_candidate(d) for d in retriever.model_copy(update={"k": k}).invoke(query)]
+        candidates = search(query)
         found |= {c.id for c in candidates}
         acting["search"].append(candidates[0].id if candidates else None)
         words = {"question": question.text, "query": query, "question and query": f"{question.text} {query}"}
@@ -95,7 +125,7 @@ def hops(question: Question, queries: Sequence[str], retriever: BM25Retriever, k
     return {"supporting": question.supporting, "found": found, "searches": len(queries), **acting}
 
 
-def rows_of(method: str, routed: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:
+def rows_of(method: str, retriever: str, routed: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:
     """Return one row for each way of choosing."""
 
     def acted(way: str, *, first: bool = False) -> list[float]:
@@ -105,7 +135,8 @@ def rows_of(method: str, routed: Sequence[Mapping[str, Any]], seed: int) -> list
     usual = acted("question")
     for way in WAYS:
         every, several = acted(way), [r for r in routed if r["searches"] > 1]
-        row = {"method": method, "chosen by": way, "n": len(routed), "searches": mean([r["searches"] for r in routed])}
+        row = {"method": method, "retriever": retriever, "chosen by": way, "n": len(routed)}
+        row["searches"] = mean([r["searches"] for r in routed])
         row["found"] = mean([len(r["found"] & r["supporting"]) / len(r["supporting"]) for r in routed])
         row |= {
             "first": mean(acted(way, first=True)),
@@ -135,7 +166,7 @@ def report_of(figures: Mapping[str, Any]) -> str:
             spread = {"acted": f"{row['acted']:.2f} [{low:.2f}, {high:.2f}]"}
             spread["over_question"] = f"{row['over_question']:+.2f} [{less:+.2f}, {more:+.2f}]"
             shown.append({**row, **spread})
-        columns = ["method", "chosen by", "n", "searches", "found", "first", "acted", "over_question"]
+        columns = ["method", "retriever", "chosen by", "n", "searches", "found", "first", "acted", "over_question"]
         columns += ["acts", "right", "changed"]
         report += f"\n\n## {name}\n\n" + table(shown, columns)
     if not figures["complete"]:

@@ -100,7 +100,7 @@ def test_worked_example_of_giving_up(tmp_path):
     calls = len(model.calls)
     with pytest.raises(TooFewPointsError, match="given_up=0.02 .* needs 80 held-out questions, and there are 40"):
         calibrate(model, retriever, questions=asked, **{**goal, "given_up": 0.02}, **options)
-    assert len(model.calls) == calls  # nothing was drafted in vain
+    assert len(model.calls) == calls  # nothing was drafted
 
 
 def test_a_graph_on_a_local_model_runs_with_a_trained_trigger():
