@@ -1,5 +1,6 @@
 """Continuations sampled from a tiny model: where each ends, and what they cost."""
 
+import numpy as np
 import pytest
 
 from langgraph_dynrag.drafts.sampled_ends import SampleSpec
@@ -34,7 +35,9 @@ def test_the_same_seed_gives_the_same_samples(local):
     assert len(first.texts) == first.cost["sequences"] == 3
     assert first.states.shape == (3, local.lm.model.config.hidden_size)
     assert first.texts == again.texts != other.texts
-    assert first.states == pytest.approx(again.states, abs=1e-5)
+    # The second time the prompt's keys come from the cache, so the last digits of float32 may differ.
+    np.testing.assert_allclose(first.states, again.states, rtol=1e-4, atol=1e-4)
+    assert abs(first.states - other.states).max() > 0.1
     assert 0 < first.cost["tokens"] <= 18
     assert first.cost["seconds"] > 0
 
