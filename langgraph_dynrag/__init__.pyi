@@ -16,6 +16,7 @@ from .evaluation.ragas_judge import ragas_judge as ragas_judge
 from .evaluation.report import Evaluation as Evaluation
 from .generators.chat import ChatGenerator as ChatGenerator
 from .generators.endpoint import forget_endpoints as forget_endpoints
+from .generators.hidden_state_server import HiddenStateServer as HiddenStateServer
 from .generators.server_policy import Capabilities as Capabilities
 from .generators.server_policy import ServerPolicy as ServerPolicy
 from .graph import DynamicRAGNodes as DynamicRAGNodes

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack, get_args
 from langgraph_dynrag.chat_model.local_chat_model import LocalChatModel
 from langgraph_dynrag.drafts.draft import MODEL_STATES, Signal
 from langgraph_dynrag.generators.local import make_generator
+from langgraph_dynrag.generators.server_policy import SERVER_STATES
 from langgraph_dynrag.generators.wrapped_models import ChatModelLike, plain_models
 from langgraph_dynrag.injection.injector import Injection, Injector
 from langgraph_dynrag.options import DynamicRAGOptions, refuse_unknown_options
@@ -114,6 +115,26 @@ def check_ensemble(ensemble: str | None, parts: Mapping[str, Any]) -> None:
             )
 
 
+def check_served_states(injector: Injector | None, needs: frozenset[Signal], server: ServerPolicy | None) -> None:
+    """Refuse adapters whose effect a hidden-state server does not see.
+
+    Args:
+        injector: Where evidence goes; None for the prompt.
+        needs: Signals that the graph reads.
+        server: The chat server's policy.
+
+    Raises:
+        ConfigurationError: If adapters may be active, and hidden states of a server are read.
+    """
+    if server is None or server.states is None or getattr(injector, "adapters", None) is None:
+        return
+    if needs & SERVER_STATES:
+        raise ConfigurationError(
+            f"{server.states!r} reads without adapters, so its states would not be those of the answer. Use "
+            "injection='context', a trigger that needs no hidden states, or LocalChatModel."
+        )
+
+
 def make_settings(
     model: ChatModelLike,
     retriever: Retriever | None,
@@ -145,6 +166,7 @@ def make_settings(
     reading = {name: parts.get(name) for name in _READING}
     needs: frozenset[Signal] = frozenset().union(*(getattr(part, "needs", frozenset()) for part in reading.values()))
     check_ensemble(getattr(injector, "ensemble", None), reading)
+    check_served_states(injector, needs, server)
     generator = make_generator(model, needs, server, reading)
     selection = parts.get("selection")
     reflector = None if selection is None else make_reflector(model, selection)

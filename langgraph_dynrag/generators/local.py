@@ -30,6 +30,7 @@ from langgraph_dynrag.generators.chat import ChatGenerator, unstreamed
 from langgraph_dynrag.generators.fallback import COMMON_SIGNALS, FallbackGenerator
 from langgraph_dynrag.generators.local_samples import sample_ends
 from langgraph_dynrag.generators.protocols import Generator
+from langgraph_dynrag.generators.server_policy import SERVER_STATES
 from langgraph_dynrag.generators.wrapped_models import ChatModelLike, PlainModel, fallback_exceptions, plain_models
 from langgraph_dynrag.reasoning import answer_text, opened_block, reasons
 from rag_backbone.aio import in_own_thread
@@ -336,10 +337,13 @@ def _generator_of(
     chat = plain.chat
     if isinstance(chat, LocalChatModel):
         return LocalGenerator(plain)
-    if lacking := needs & MODEL_STATES:
+    given = SERVER_STATES if server is not None and server.states is not None and _is_openai(chat) else frozenset()
+    if lacking := needs & MODEL_STATES - given:
+        can_be_served = _is_openai(chat) and lacking <= SERVER_STATES
+        served = "vLLM with server=ServerPolicy(states=HiddenStateServer(...)), " if can_be_served else ""
         raise SignalUnavailableError(
             f"the method needs {', '.join(sorted(lacking))}, which {type(chat).__name__} cannot give. Use "
-            f"LocalChatModel, or {_exchange(lacking, parts or {})}."
+            f"LocalChatModel, {served}or {_exchange(lacking, parts or {})}."
         )
     if _is_openai(chat):
         from langgraph_dynrag.generators.openai import OpenAIGenerator

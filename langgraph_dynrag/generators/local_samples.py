@@ -44,7 +44,7 @@ def sample_ends(
         samples=spec.samples,
         max_new_tokens=spec.max_tokens,
         sampling=Sampling(spec.temperature, spec.top_p, spec.top_k, seed),
-        ends_at=partial(_sample_end, task, spec),
+        ends_at=partial(sample_end, task, spec),
         adapters=task.adapters,
         answer_from=prompt.answer_from,
     )
@@ -59,7 +59,7 @@ def sample_ends(
     return SampledEnds(found.states.numpy(force=True), found.texts, cost)
 
 
-def _sample_end(task: DraftTask, spec: SampleSpec, text: str) -> int | None:
+def sample_end(task: DraftTask, spec: SampleSpec, text: str) -> int | None:
     """Return where to cut off a sample: before a stop string, or after its sentence or short answer."""
     if cuts := [at for s in task.stop if (at := text.find(s)) >= 0]:
         return min(cuts)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
@@ -20,14 +20,16 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from tenacity import AsyncRetrying, Retrying
 
-from langgraph_dynrag.drafts.draft import Signal
+from langgraph_dynrag.drafts.draft import Draft, Floats, Signal
+from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
 from langgraph_dynrag.drafts.tasks import DraftResult, DraftTask, OnToken
 from langgraph_dynrag.drafts.token_alignment import Seam
 from langgraph_dynrag.generators.attempts import Attempts
 from langgraph_dynrag.generators.chat import ChatGenerator, retried, unstreamed
 from langgraph_dynrag.generators.circuit_breaker import CircuitBreaker
 from langgraph_dynrag.generators.endpoint import CONTINUE, Endpoint, reading
-from langgraph_dynrag.generators.server_policy import ServerPolicy, passing
+from langgraph_dynrag.generators.served_states import ServedStates
+from langgraph_dynrag.generators.server_policy import SERVER_STATES, ServerPolicy, passing
 from langgraph_dynrag.generators.wrapped_models import PlainModel, plain_models
 from rag_backbone.aio import in_own_thread
 from rag_backbone.errors import ServerUnavailableError
@@ -70,6 +72,7 @@ class OpenAIGenerator(ChatGenerator):
         self.endpoint = endpoint
         self.policy = policy
         self.breaker = CircuitBreaker(endpoint.name, failures=self.policy.failures, pause=self.policy.pause)
+        self._states = None if policy.states is None else ServedStates(self.chat, endpoint, policy.states)
         self.asks_usage = self.chat.stream_usage is not False
         """Whether to request the usage of streams; False once the server has refused that."""
 
@@ -105,6 +108,9 @@ class OpenAIGenerator(ChatGenerator):
                 raise
             signals = endpoint.assume(needs)
             logger.warning("%s; assuming that it gives %s", error, ", ".join(sorted(signals)))
+        if policy.states is not None and needs & SERVER_STATES:
+            policy.states.check()
+            signals |= SERVER_STATES
         return cls(plain, endpoint, signals, policy)
 
     @property
@@ -158,6 +164,17 @@ class OpenAIGenerator(ChatGenerator):
         except Exception as error:  # noqa: BLE001 - `give_up` decides what to raise
             work.give_up(error)
         return work.result()
+
+    def hidden_states(self, task: DraftTask, unit: Draft, depths: Sequence[float]) -> Floats:
+        """Return the states of a draft's tokens from the policy's hidden-state server."""
+        states = self._states
+        return super().hidden_states(task, unit, depths) if states is None else states.hidden_states(task, unit, depths)
+
+    def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:
+        """Sample continuations in the server; their states are from the policy's hidden-state server."""
+        if (states := self._states) is None:
+            return super().sample_ends(task, spec, seed)
+        return self._sent(lambda: states.sample_ends(task, spec, seed))
 
     def _sent(self, request: Callable[[], _T]) -> _T:
         """Send a request with the policy's retries."""

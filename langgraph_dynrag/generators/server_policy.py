@@ -14,10 +14,15 @@ from typing import Annotated, Any, Literal
 
 from tenacity import RetryCallState, retry_if_exception, wait_exponential, wait_random
 
+from langgraph_dynrag.drafts.draft import Signal
+from langgraph_dynrag.generators.hidden_state_server import HiddenStateServer
 from rag_backbone.checks import known_arguments
 from rag_backbone.errors import ConfigurationError
 from rag_backbone.openai_errors import failure_of
 from rag_backbone.typed_fields import Bounds, check_fields
+
+SERVER_STATES: frozenset[Signal] = frozenset({"end_states", "hidden_states"})
+"""Signals that `ServerPolicy(states=...)` adds."""
 
 ContinuationMode = Literal["flags", "last_message", "ask_again"]
 """How an answer in progress is continued: `flags` (`continue_final_message` of vLLM and SGLang), `last_message`
@@ -75,6 +80,8 @@ class ServerPolicy:
     """Number of top alternatives to request if a trigger reads entropy; more of them tighten its lower bound."""
     capabilities: Capabilities | None = None
     """Capabilities of the server; None: the server is probed for what the graph needs."""
+    states: HiddenStateServer | None = None
+    """Where hidden states of the chat server's model come from; None: it gives none."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -18,6 +18,7 @@ from langgraph_dynrag.presets import methods
 from llamaindex_prag.adapters.recipe import RECIPES
 from rag_backbone import CausalLM, Request
 from tests.docs.pages import DOCS, blocks, pages
+from tests.langgraph_dynrag.generators.states_server import serving_states
 from tests.langgraph_dynrag.mcp.served import serving
 from tests.langgraph_dynrag.retrieval.chroma_servers import ChromaProcess
 from tests.openai_server import OpenAIServer, knowing
@@ -25,6 +26,7 @@ from tests.tiny import tiny_llama, tiny_tokenizer
 
 PAGES = {page.stem: page for page in pages() if blocks(page)}
 SERVER = "http://127.0.0.1:8000/v1"
+STATES_SERVER, STATES_FOLDER = "http://127.0.0.1:8001/v1", "/dev/shm/states"
 MCP_SERVER = "http://127.0.0.1:8000/mcp"
 
 
@@ -78,6 +80,14 @@ def mcp_server(given):
 
 
 @pytest.fixture
+def states_server(tmp_path):
+    folder = tmp_path / "states"
+    folder.mkdir()
+    with serving_states(folder) as (_, url):
+        yield url, str(folder)
+
+
+@pytest.fixture
 def chroma(page, tmp_path_factory):
     """The port of a Chroma server, if the page uses one, in place of 8000."""
     if "chromadb.HttpClient(host" not in PAGES[page].read_text("utf-8"):
@@ -95,6 +105,9 @@ def test_the_blocks_of_a_page_run(page, given, server, chroma, request):
             code = block.code.replace(SERVER, server.url).replace("port=8000", chroma)
             if MCP_SERVER in code:
                 code = code.replace(MCP_SERVER, request.getfixturevalue("mcp_server"))
+            if STATES_SERVER in code:
+                url, folder = request.getfixturevalue("states_server")
+                code = code.replace(STATES_SERVER, url).replace(STATES_FOLDER, folder)
             exec(compile(code, block.where, "exec"), given)
 
 

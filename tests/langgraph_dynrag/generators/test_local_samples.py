@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from langgraph_dynrag.drafts.sampled_ends import SampleSpec
-from langgraph_dynrag.generators.local_samples import _sample_end, sample_ends
+from langgraph_dynrag.generators.local_samples import sample_end, sample_ends
 from tests.langgraph_dynrag.generators.tasks import task_of
 
 SPEC = SampleSpec(samples=3, max_tokens=6)
@@ -25,7 +25,7 @@ ANSWER = SampleSpec(until="answer")
     ],
 )
 def test_a_sample_ends_with_its_sentence_its_short_answer_or_before_a_stop_string(spec, changes, text, kept):
-    end = _sample_end(task_of(**changes), spec, text)
+    end = sample_end(task_of(**changes), spec, text)
     assert (None if end is None else text[:end]) == kept
 
 

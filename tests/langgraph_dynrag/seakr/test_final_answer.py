@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from langgraph_dynrag import create_dynamic_rag
 from langgraph_dynrag.drafts.sampled_ends import SampleSpec
-from langgraph_dynrag.generators.local_samples import _sample_end
+from langgraph_dynrag.generators.local_samples import sample_end
 from langgraph_dynrag.seakr.final_answer import AnswerCandidate, SurerAnswer, surer
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from tests.langgraph_dynrag.recorded import task_of
@@ -67,12 +67,12 @@ def test_samples_of_rationales_end_with_the_sentence_and_those_of_documents_with
     assert choosing.samples_of("documents") == replace(FEW, until="answer")
     task = task_of("Q?", "So the answer is")
     text = "Wray built it. So the answer is Hallin. And then"
-    sentence, answer = (_sample_end(task, choosing.samples_of(b), text) for b in ("rationales", "documents"))
+    sentence, answer = (sample_end(task, choosing.samples_of(b), text) for b in ("rationales", "documents"))
     assert (text[:sentence], text[:answer]) == ("Wray built it.", "Wray built it. So the answer is Hallin.")
-    assert _sample_end(task, choosing.samples_of("documents"), "Wray built it. So the answer is Hal") is None
-    assert _sample_end(replace(task, stop=("\n",)), choosing.samples_of("documents"), "Wray.\nSo") == len("Wray.")
+    assert sample_end(task, choosing.samples_of("documents"), "Wray built it. So the answer is Hal") is None
+    assert sample_end(replace(task, stop=("\n",)), choosing.samples_of("documents"), "Wray.\nSo") == len("Wray.")
     # Without a phrase, only the model, a stop string or the limit ends an answer.
-    assert _sample_end(replace(task, answer_phrase=None), choosing.samples_of("documents"), text) is None
+    assert sample_end(replace(task, answer_phrase=None), choosing.samples_of("documents"), text) is None
 
 
 # ---------------------------------------------------------------------- bad input
