@@ -20,13 +20,13 @@ answers alone, once; a way of choosing is then a choice among these answers:
     product     no choice: their weighted geometric mean
 
 `context` has all candidates in the prompt, the right one first, in the middle or last. `absent`: the same candidates
-without the right passage, against closed book. Intervals are by bootstrap over passages.
+without the right passage, in the prompt or as adapters, against closed book. Intervals are by bootstrap over passages.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ TOGETHER: dict[str, tuple[Merge, Ensemble | None]] = {
 }
 """Ways in which all candidates answer together: how updates are merged, or distributions are mixed."""
 PLACES = ("first", "middle", "last")
+ABSENT = "right passage absent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +241,8 @@ def _extra(
                 (c, Asked(c.fact.question, placed(c, place)))
                 for c in found[: max(args.context, args.middle if place == "middle" else 0)]
             ]
+        absent = [case.absent(k) for case in cases][: args.context]
+        conditions[f"context, {ABSENT} {k}"] = [(c, Asked(c.fact.question, c.passages)) for c in absent]
     complete = True
     scored: dict[str, list[tuple[Case, float]]] = {}
     for name, asked in conditions.items():
@@ -321,6 +324,16 @@ def _row(way: str, k: int, values: Sequence[float], cases: Sequence[Case], **mor
     }
 
 
+def _lost(name: str, scored: Iterable[tuple[Case, float]], closed: Mapping[str, float]) -> dict[str, Any]:
+    """Return how much more F1 than closed book, with its interval, where the right passage is absent."""
+    more = [(case.fact.passage, 100 * (value - closed[case.fact.question])) for case, value in scored]
+    if not more:
+        return {}
+    passages, values = zip(*more, strict=True)
+    name = f"absent_minus_closed_{name}"
+    return {name: mean(values), f"{name}_interval": interval(values, groups=passages)}
+
+
 def _report(
     args: Any,
     lm: CausalLM,
@@ -358,12 +371,11 @@ def _report(
         absent = [case.absent(k) for case in cases]
         for way in dict.fromkeys((args.default, "always", "minilm", "ask", *(["texts"] if k in read else []))):
             values = [c.f1(way, told) for c in absent]
-            rows.append(_row(f"{way}, right passage absent", k, values, absent))
+            rows.append(_row(f"{way}, {ABSENT}", k, values, absent))
             if way in (args.default, "texts"):
                 name = f"k{k}" if way == args.default else f"{way}_k{k}"
-                lost = [100 * (v - closed[c.fact.question]) for v, c in zip(values, absent, strict=True)]
-                figures[f"absent_minus_closed_{name}"] = mean(lost)
-                figures[f"absent_minus_closed_{name}_interval"] = interval(lost, groups=[c.fact.passage for c in cases])
+                figures |= _lost(name, zip(absent, values, strict=True), closed)
+        figures |= _lost(f"context_k{k}", extra.get(f"context, {ABSENT} {k}", ()), closed)
     seconds = {name: mean(values) for name, values in timed.items()}
     last = max(counts)
     for way in ("lexical", "ask"):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.documents import PLACES, TOGETHER, WAYS, Case, main, placed, pooled, ratio
+from benchmarks.documents import PLACES, TOGETHER, WAYS, Case, _lost, main, placed, pooled, ratio
 from benchmarks.parametric_runs import Asked, open_store
 from benchmarks.single_hop import Fact
 from llamaindex_prag.adapters.recipe import get_recipe
@@ -66,6 +66,14 @@ def test_the_right_passage_stands_where_it_should_among_the_texts(place, at):
     assert sorted(found) == sorted(PASSAGES)
 
 
+def test_what_is_lost_where_the_right_passage_is_absent_is_in_points_of_f1():
+    question = case().fact.question
+    lost = _lost("k2", [(case(), 0.25), (case(right=0), 0.0)], {question: 0.5})
+    assert lost["absent_minus_closed_k2"] == pytest.approx(-37.5)
+    assert lost["absent_minus_closed_k2_interval"] == pytest.approx([-50, -25])
+    assert _lost("k2", [], {}) == {}
+
+
 def test_the_pool_has_two_subjects_and_questions_take_turns():
     facts = [fact(t, f"{t} {p}", f"{t} {p} {q}?") for t in ("A", "B", "C") for p in range(3) for q in range(4)]
     found = pooled(facts, 4, 10)
@@ -109,6 +117,8 @@ def test_a_run_reports_every_way_and_continues_where_it_was_stopped(model, tmp_p
     assert {(way, 2) for way in TOGETHER} <= ways
     assert {("context middle", 2), ("lexical, right passage absent", 2), ("texts, right passage absent", 2)} <= ways
     assert {row["way"]: row["n"] for row in figures["rows"] if row["k"] == 2}["context middle"] == 3
+    assert ("context, right passage absent", 2) in ways
+    assert {"absent_minus_closed_context_k2", "absent_minus_closed_context_k2_interval"} <= figures.keys()
     assert {"ratio_k2", "ratio_k2_interval", "routed_right_k2", "absent_minus_closed_k2"} <= figures.keys()
     assert figures["first_token_ratio_ask_k2"] > 0
     assert "right passage absent" in (tmp_path / "out" / "documents.md").read_text()
