@@ -167,8 +167,9 @@ class OpenAIGenerator(ChatGenerator):
 
     def hidden_states(self, task: DraftTask, unit: Draft, depths: Sequence[float]) -> Floats:
         """Return the states of a draft's tokens from the policy's hidden-state server."""
-        states = self._states
-        return super().hidden_states(task, unit, depths) if states is None else states.hidden_states(task, unit, depths)
+        if (states := self._states) is None:
+            return super().hidden_states(task, unit, depths)
+        return self._sent(lambda: states.hidden_states(task, unit, depths))
 
     def sample_ends(self, task: DraftTask, spec: SampleSpec, seed: int) -> SampledEnds:
         """Sample continuations in the server; their states are from the policy's hidden-state server."""
