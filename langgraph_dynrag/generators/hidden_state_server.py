@@ -8,14 +8,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rag_backbone.errors import ConfigurationError, SignalUnavailableError
 from rag_backbone.openai_errors import failure_of
-from rag_backbone.typed_fields import check_value
+from rag_backbone.typed_fields import Bounds, check_value
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -38,7 +38,7 @@ class HiddenStateServer:
         seconds: Longest wait for an answer, and for its file.
 
     Raises:
-        ConfigurationError: If an argument is of another type, or there is no such folder.
+        ConfigurationError: If an argument is of another type or out of range, or there is no such folder.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class HiddenStateServer:
         seconds: float = 60.0,
     ) -> None:
         check_value("base_url", base_url, str)
-        check_value("seconds", seconds, float)
+        check_value("seconds", seconds, Annotated[float, Bounds(above=0)])
         self.base_url = base_url
         self.folder = Path(folder)
         self._model, self._key, self.seconds = model, api_key, seconds

@@ -56,6 +56,8 @@ def test_a_folder_that_is_not_the_servers_is_named(served, tmp_path):
         HiddenStateServer(url, tmp_path, seconds=0.1).check()
     with pytest.raises(ConfigurationError, match="folder is '.*nowhere', which does not exist here"):
         HiddenStateServer(url, tmp_path / "nowhere")
+    with pytest.raises(ConfigurationError, match="seconds is 0"):
+        HiddenStateServer(url, tmp_path, seconds=0)
 
 
 def test_a_graph_with_an_unreachable_hidden_state_server_is_refused_when_it_is_built(tmp_path):
