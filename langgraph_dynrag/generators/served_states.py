@@ -18,7 +18,7 @@ import numpy as np
 from langchain_core.messages import AIMessage, convert_to_openai_messages
 
 from langgraph_dynrag.drafts.sampled_ends import SampledEnds, SampleSpec
-from langgraph_dynrag.generators.endpoint import CONTINUE, reading
+from langgraph_dynrag.generators.endpoint import CONTINUE
 from langgraph_dynrag.generators.local_samples import sample_end
 from rag_backbone.errors import SignalUnavailableError
 
@@ -166,13 +166,12 @@ class ServedStates:
                     f"{self._endpoint.name} does not continue answers (continue_final_message)"
                 )
             messages, body = [*messages, AIMessage(answer.rstrip())], {**body, **CONTINUE}
-        with reading():
-            return self._chat.root_client.chat.completions.create(
-                model=self._endpoint.model,
-                messages=convert_to_openai_messages(messages),
-                extra_body=body,
-                **options,
-            )
+        return self._chat.root_client.chat.completions.create(
+            model=self._endpoint.model,
+            messages=convert_to_openai_messages(messages),
+            extra_body=body,
+            **options,
+        )
 
     def _refuse_adapters(self, task: DraftTask) -> None:
         if task.adapters is not None:

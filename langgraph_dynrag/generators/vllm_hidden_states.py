@@ -10,7 +10,7 @@ happens to them is up to a connector. This one writes states only for requests t
                 (n, layers, width) in float32; its metadata hold `layers` (indices from 0, of those whose output was
                 kept), `depth` (number of layers), and `eos` (id of the end-of-sequence token, or empty)
 
-The client deletes a file when it has read it. Files that nobody read within ten minutes are deleted with the next one.
+The client deletes a file after reading it. Unread files are deleted after ten minutes, when the next one is written.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ def test_a_draft_is_read_as_in_process(server, states, exact, accepted):
         assert closeness(one, other) < 1e-3
 
 
-def test_seakr_answers_from_servers(server, states, retriever):  # noqa: F811
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_seakr_answers_from_servers(server, states, retriever, asynchronous):  # noqa: F811
     few = SampleSpec(samples=4, max_tokens=24)
     built = create_dynamic_rag(
         chat(server),
@@ -120,7 +121,7 @@ def test_seakr_answers_from_servers(server, states, retriever):  # noqa: F811
         final_answer=SurerAnswer(few),
         server=ServerPolicy(states=states),
     )
-    result = built.invoke(QUESTION)
+    result = await built.ainvoke(QUESTION) if asynchronous else built.invoke(QUESTION)
     kinds = {e["type"] for e in result["trace"]}
     assert {"verdict", "retrieval", "evidence_choice", "final_answer"} <= kinds
     assert all(np.isfinite(e["score"]) for e in result["trace"] if e["type"] == "verdict" and "score" in e)

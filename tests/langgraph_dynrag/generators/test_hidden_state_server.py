@@ -10,12 +10,17 @@ from langchain_openai import ChatOpenAI
 
 from langgraph_dynrag import HiddenStateServer, ServerPolicy, create_dynamic_rag
 from langgraph_dynrag.assembly import check_served_states
+from langgraph_dynrag.drafts.sampled_ends import SampleSpec
+from langgraph_dynrag.generators.local import make_generator
 from langgraph_dynrag.generators.served_states import _Sample
 from langgraph_dynrag.generators.server_policy import Capabilities
 from langgraph_dynrag.triggers import SelfAwareUncertainty
 from rag_backbone.errors import ConfigurationError, ServerUnavailableError, SignalUnavailableError
+from tests.langgraph_dynrag.generators.served import chat
 from tests.langgraph_dynrag.generators.states_server import serving_states
+from tests.langgraph_dynrag.generators.tasks import task_of
 from tests.langgraph_dynrag.scripted import WatchedRetriever
+from tests.openai_server import OpenAIServer, knowing
 
 
 @pytest.fixture
@@ -61,11 +66,11 @@ def test_a_folder_that_is_not_the_servers_is_named(served, tmp_path):
 
 
 def test_a_graph_with_an_unreachable_hidden_state_server_is_refused_when_it_is_built(tmp_path):
-    chat = ChatOpenAI(base_url="http://127.0.0.1:9/v1", model="tiny", api_key="none")
+    nobody = ChatOpenAI(base_url="http://127.0.0.1:9/v1", model="tiny", api_key="none")
     nowhere = HiddenStateServer("http://127.0.0.1:9/v1", tmp_path, model="tiny", seconds=1.0)
     with pytest.raises(ServerUnavailableError, match="the hidden-state server at http://127.0.0.1:9/v1"):
         create_dynamic_rag(
-            chat,
+            nobody,
             WatchedRetriever(),
             preset="seakr",
             server=ServerPolicy(states=nowhere, capabilities=Capabilities()),
@@ -73,11 +78,31 @@ def test_a_graph_with_an_unreachable_hidden_state_server_is_refused_when_it_is_b
 
 
 def test_a_graph_that_reads_states_names_the_server_that_can_give_them():
-    chat = ChatOpenAI(base_url="http://127.0.0.1:9/v1", model="tiny", api_key="none")
+    nobody = ChatOpenAI(base_url="http://127.0.0.1:9/v1", model="tiny", api_key="none")
     with pytest.raises(SignalUnavailableError, match=r"ServerPolicy\(states=HiddenStateServer\(...\)\), or trigger="):
-        create_dynamic_rag(chat, WatchedRetriever(), preset="seakr")
+        create_dynamic_rag(nobody, WatchedRetriever(), preset="seakr")
     with pytest.raises(SignalUnavailableError, match=r"Use LocalChatModel, or trigger="):
-        create_dynamic_rag(chat, WatchedRetriever(), preset="dragin")
+        create_dynamic_rag(nobody, WatchedRetriever(), preset="dragin")
+
+
+@pytest.mark.parametrize(
+    ("continues", "accepted", "spec", "adapters", "told"),
+    [
+        ("flags", "", SampleSpec(), None, "returns no token ids"),  # as every server but vLLM
+        ("flags", "It was", SampleSpec(), None, "returns no token ids"),
+        ("never", "It was", SampleSpec(), None, "does not continue answers"),
+        ("flags", "", SampleSpec(state="mlp"), None, "gives only 'layer'"),
+        ("flags", "", SampleSpec(), object(), "reads without the adapters"),
+    ],
+)
+def test_a_chat_server_that_cannot_serve_states_is_told_apart(
+    served, tmp_path, continues, accepted, spec, adapters, told
+):
+    policy = ServerPolicy(states=HiddenStateServer(served[1], tmp_path))
+    with OpenAIServer(knowing("It was Joan.", lambda: server), continues=continues) as server:
+        generator = make_generator(chat(server), frozenset({"end_states"}), policy)
+        with pytest.raises(SignalUnavailableError, match=told):
+            generator.sample_ends(task_of(accepted=accepted, adapters=adapters), spec, seed=1)
 
 
 def test_adapters_are_refused_together_with_states_of_a_server(served, tmp_path):
