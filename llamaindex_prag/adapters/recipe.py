@@ -80,6 +80,10 @@ class Recipe:
     """Where adapters begin to act, in training and in use: at the `"prompt"`, or from the `"answer"` on (activated
     LoRA, Greenewald et al. 2025, arXiv 2504.12397): at the last token of the prompt, which predicts the answer's first
     token. The prompt's keys and values are then the base model's for all documents."""
+    null_space: float | None = None
+    """Fraction of what answers to general questions have in common that adapters do not read (`training.null_space`;
+    AlphaEdit, Fang et al. 2025, arXiv 2410.02355, section 3), so that they leave answers alone that they do not know.
+    Between 0 and 1; None: adapters read everything."""
     sampled_softmax: int | None = None
     """Number of tokens drawn from the vocabulary in each step (Jean et al. 2015, arXiv 1412.2007, section 3): the
     softmax in training is over these, the targets, and what the teacher and the base model find likely. None: the
@@ -110,6 +114,16 @@ class Recipe:
                 "acts_from is 'answer', but objective='next_token' also trains on the prompt's tokens; use "
                 "objective='distill'"
             )
+        if self.null_space is not None and self.acts_from != "answer":
+            raise ConfigurationError(
+                f"null_space is {self.null_space}, but adapters with acts_from={self.acts_from!r} also read prompts; "
+                "use acts_from='answer', or null_space=None"
+            )
+        if self.null_space is not None and self.start:
+            raise ConfigurationError(
+                f"null_space is {self.null_space}, but documents start from the adapter {self.start[:12]}…, which reads "
+                "what null_space takes out; use one of the two"
+            )
         for name in ("phrases", "sampled_softmax"):
             if (value := getattr(self, name)) and self.objective == "next_token":
                 raise ConfigurationError(f"{name} is {value}, but objective='next_token'; only 'distill' uses it")
@@ -124,6 +138,8 @@ class Recipe:
             raise ConfigurationError(
                 f"sampled_softmax is {self.sampled_softmax}; at least 1, or None for the whole vocabulary"
             )
+        if self.null_space is not None and not 0 < self.null_space < 1:
+            raise ConfigurationError(f"null_space is {self.null_space}; it must be between 0 and 1, or None")
         for name in ("alpha", "learning_rate", "epsilon"):
             if not (value := getattr(self, name)) > 0:
                 raise ConfigurationError(f"{name} is {value}; it must be above 0")
@@ -194,6 +210,7 @@ class Recipe:
         for name, default in (
             ("acts_from", "prompt"),
             ("silence", 0),
+            ("null_space", None),
             ("sampled_softmax", None),
         ):  # recipes from before these existed
             if found[name] == default:

@@ -101,7 +101,8 @@ def training_seconds(model: LocalModel, lessons: Sequence[TrainingDocument]) -> 
     """Return how long training these documents with the model's recipe would take, extrapolated from a few epochs."""
     recipe, engine = model.recipe, model.lm.engine
     few = min(recipe.epochs, 2)
-    trainer = Trainer(engine, model.layout, recipe.changed(epochs=few))
+    # Finding the null space takes some seconds once per job, whatever the number of documents.
+    trainer = Trainer(engine, model.layout, recipe.changed(epochs=few, null_space=None))
     trained = took(lambda: list(trainer.train(lessons)))
     if recipe.epochs == few:
         return trained

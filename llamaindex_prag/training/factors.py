@@ -110,10 +110,21 @@ class AdamW:
         learning_rate: Learning rate at full size; `step` can take a fraction of it.
         weight_decay: Decoupled weight decay.
         epsilon: Added to the square root of the second moment.
+        project: Takes out of (documents, layout.size) values, in place, what may not be learnt. It is applied to the
+            initial values, and in each step to the gradients and the new values.
     """
 
-    def __init__(self, factors: DocumentFactors, learning_rate: float, weight_decay: float, epsilon: float) -> None:
+    def __init__(
+        self,
+        factors: DocumentFactors,
+        learning_rate: float,
+        weight_decay: float,
+        epsilon: float,
+        project: Callable[[Tensor], None] | None = None,
+    ) -> None:
         self._factors = factors
+        self._project = project or (lambda _: None)
+        self._project(factors.values)
         self._rate = learning_rate
         self._decay = weight_decay
         self._epsilon = epsilon
@@ -133,6 +144,7 @@ class AdamW:
         factors, (beta1, beta2) = self._factors, self._betas
         # Usually all documents are updated; a slice then avoids gathering rows.
         where: slice | list[int] = slice(None) if len(documents) == len(factors.values) else documents
+        self._project(factors.gradients)
         gradients = factors.gradients[where]
         self._steps[where] += 1
         mean = self._mean[where].lerp_(gradients, 1 - beta1)
@@ -144,4 +156,5 @@ class AdamW:
         values -= rates * (mean / (1 - beta1**steps)) / denominator
         if not isinstance(where, slice):  # indexing with a list copies
             self._mean[where], self._square[where], factors.values[where] = mean, square, values
+        self._project(factors.values)
         factors.gradients.zero_()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from llamaindex_prag.progress import Tick, scaled
 from llamaindex_prag.training.examples import Example, TrainingDocument
 from llamaindex_prag.training.factors import AdamW, DocumentFactors, initial_values
 from llamaindex_prag.training.gradients import BaseStates, DocumentLosses
+from llamaindex_prag.training.null_space import NullSpace
 from llamaindex_prag.training.packs import packs_of
 from llamaindex_prag.training.sampled_softmax import SampledOutput
 from rag_backbone.errors import ConfigurationError
@@ -77,6 +78,7 @@ class Trainer:
                 f"start has shape {tuple(start.shape)}; adapters of {layout!r} start from ({layout.size},) values"
             )
         self._start = initial_values(layout, recipe.seed) if start is None else start
+        self._null_space: NullSpace | None = None
         self._together = documents_at_once
         self._losses = DocumentLosses(engine, layout, tokens_at_once, acts_from=recipe.acts_from)
         if recipe.sampled_softmax is not None:
@@ -124,7 +126,8 @@ class Trainer:
         recipe = self._recipe
         engine = self._engine
         factors = engine.run(DocumentFactors, engine.model, self._layout, self._start, len(documents), recipe.scale)
-        optimiser = AdamW(factors, recipe.learning_rate, recipe.weight_decay, recipe.epsilon)
+        rates = recipe.learning_rate, recipe.weight_decay, recipe.epsilon
+        optimiser = AdamW(factors, *rates, self._projection())
         plans = [plan(document, recipe) for document in documents]
         every = [e for d in documents for e in d.examples]
         below = self._part_below if recipe.epochs > 1 else 0.0
@@ -144,6 +147,14 @@ class Trainer:
         for i, document in enumerate(documents):
             adapter = Adapter(self._layout, values[i].copy(), recipe.scale)
             yield Trained(document, adapter, first[i], last[i], len(plans[i]))
+
+    def _projection(self) -> Callable[[Tensor], None] | None:
+        """Return what takes out of factors what they must not read; found once, which takes some seconds."""
+        if (energy := self._recipe.null_space) is None:
+            return None
+        if self._null_space is None:
+            self._null_space = NullSpace.of(self._engine, self._layout, energy)
+        return self._null_space.project
 
     def _outputs(self, documents: Sequence[TrainingDocument], lower: BaseStates, sampled: int) -> list[SampledOutput]:
         seeds = [random.Random(f"{self._recipe.seed}/{text_hash(d.text)}").getrandbits(63) for d in documents]  # noqa: S311

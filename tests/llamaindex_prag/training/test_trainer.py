@@ -14,6 +14,7 @@ from llamaindex_prag.augment.augmentation import QA
 from llamaindex_prag.training.distillation import distilled
 from llamaindex_prag.training.examples import Example, TrainingDocument
 from llamaindex_prag.training.factors import initial_values
+from llamaindex_prag.training.null_space import NullSpace
 from llamaindex_prag.training.objective import divergence
 from llamaindex_prag.training.trainer import Trainer, plan
 from rag_backbone.engine.engine import Engine
@@ -22,8 +23,11 @@ from tests.llamaindex_prag.training.documents import random_document
 from tests.tiny import tiny_llama, tiny_qwen2, tiny_tokenizer
 
 
-def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Train one document with PEFT's layers, full logits, one sequence per forward pass, and torch's AdamW."""
+def peft_alone(model, layout, recipe, document, allowed=None) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Train one document with PEFT's layers, full logits, one sequence per forward pass, and torch's AdamW.
+
+    `allowed` are (inputs, inputs) matrices, one per target, onto whose range `A` and its gradients are projected.
+    """
     late = recipe.acts_from == "answer"
     config = LoraConfig(
         r=recipe.rank,
@@ -39,6 +43,9 @@ def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor,
         layer = wrapped.base_model.model.get_submodule(target.name)
         layer.lora_A["default"].weight.data = torch.from_numpy(a.copy())
         layers[target.name] = layer
+    projected = list(zip((layer.lora_A["default"].weight for layer in layers.values()), allowed or [], strict=False))
+    for a, onto in projected:
+        a.data = a.data @ onto
     parameters = [p for p in wrapped.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
         parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, eps=recipe.epsilon
@@ -58,7 +65,11 @@ def peft_alone(model, layout, recipe, document) -> dict[str, tuple[torch.Tensor,
             else:
                 loss = divergence(logits, example.teacher.ids, example.teacher.logprobs).sum()
             (loss / counted).backward()
+        for a, onto in projected:
+            a.grad = a.grad @ onto
         optimiser.step()
+        for a, onto in projected:
+            a.data = a.data @ onto
         rates.step()
         optimiser.zero_grad()
     return {
@@ -91,6 +102,20 @@ def test_each_document_gets_the_same_adapter_as_when_trained_alone_with_peft(mak
             for ours, theirs in ((a, expected[target.name][0]), (b, expected[target.name][1])):
                 difference = np.linalg.norm(ours - theirs.numpy()) / np.linalg.norm(theirs.numpy())
                 assert difference <= 1e-3, (document.text, target.name)
+
+
+def test_adapters_without_what_answers_have_in_common_match_peft_with_projected_factors():
+    recipe = DISTILL.changed(epochs=3, batch_size=3, rank=4, acts_from="answer", null_space=0.8)
+    engine = Engine(tiny_llama(), tiny_tokenizer())
+    layout = layout_of(engine.model, rank=recipe.rank)
+    documents = [random_document(i, n, teacher=True) for i, n in enumerate([5, 3, 4])]
+    columns = NullSpace.of(engine, layout, 0.8).directions
+    allowed = [torch.eye(len(v)) - v @ v.T for v in columns]
+    for trained in Trainer(engine, layout, recipe, tokens_at_once=64).train(documents):
+        expected = peft_alone(engine.model, layout, recipe, trained.document, allowed)
+        for target, a, b in layout.factors(trained.adapter.buffer):
+            for ours, theirs in ((a, expected[target.name][0]), (b, expected[target.name][1])):
+                assert np.linalg.norm(ours - theirs.numpy()) <= 1e-3 * np.linalg.norm(theirs.numpy())
 
 
 def test_distilled_documents_match_peft_although_the_teacher_initially_agrees_with_the_student():
