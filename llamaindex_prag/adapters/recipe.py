@@ -10,7 +10,8 @@ A recipe is part of an adapter's key, so adapters trained in different ways are 
   model with the passage in its context, unrelated ones from the model without any: KL divergence on answer and
   end-of-sequence tokens (context distillation, Snell et al. 2022, arXiv 2209.15189).
 - `alora`: `distill` for several documents at once. Adapters act from the answer on (`acts_from`), so all documents
-  share the prompt, and questions about other documents teach them silence. Servers and PEFT cannot use these adapters.
+  share the prompt. They cannot read what all answers have in common (`null_space`), and questions about other documents
+  teach them silence. Servers and PEFT cannot use these adapters.
 """
 
 from __future__ import annotations
@@ -121,8 +122,8 @@ class Recipe:
             )
         if self.null_space is not None and self.start:
             raise ConfigurationError(
-                f"null_space is {self.null_space}, but documents start from the adapter {self.start[:12]}…, which reads "
-                "what null_space takes out; use one of the two"
+                f"null_space is {self.null_space}, but documents start from the adapter {self.start[:12]}…, which "
+                "reads what null_space takes out; use one of the two"
             )
         for name in ("phrases", "sampled_softmax"):
             if (value := getattr(self, name)) and self.objective == "next_token":

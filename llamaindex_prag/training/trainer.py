@@ -8,6 +8,7 @@ stores, questions or retrieval.
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rag_backbone.engine.engine import Engine
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,7 @@ class Trainer:
         if (energy := self._recipe.null_space) is None:
             return None
         if self._null_space is None:
+            logger.info("finding what answers have in common (null_space=%s), once per job", energy)
             self._null_space = NullSpace.of(self._engine, self._layout, energy)
         return self._null_space.project
 
