@@ -20,11 +20,13 @@ answers alone, once; a way of choosing is then a choice among these answers:
     product     no choice: their weighted geometric mean
 
 `context` has all candidates in the prompt, the right one first, in the middle or last. `absent`: the same candidates
-without the right passage, in the prompt or as adapters, against closed book. Intervals are by bootstrap over passages.
+without the right passage, in the prompt or as adapters, against closed book. `another subject's adapter`: that of a
+passage of the other subject, drawn by the seed, which should change nothing. Intervals are by bootstrap over passages.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +66,7 @@ TOGETHER: dict[str, tuple[Merge, Ensemble | None]] = {
 """Ways in which all candidates answer together: how updates are merged, or distributions are mixed."""
 PLACES = ("first", "middle", "last")
 ABSENT = "right passage absent"
+STRANGER = "another subject's adapter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +246,10 @@ def _extra(
             ]
         absent = [case.absent(k) for case in cases][: args.context]
         conditions[f"context, {ABSENT} {k}"] = [(c, Asked(c.fact.question, c.passages)) for c in absent]
+    conditions[f"{STRANGER} 1"] = [
+        (case, Asked(case.fact.question, adapters=(model.key(passage),)))
+        for case, passage in strangers(cases, args.seed)
+    ]
     complete = True
     scored: dict[str, list[tuple[Case, float]]] = {}
     for name, asked in conditions.items():
@@ -259,6 +266,13 @@ def together(model: ParametricModel, case: Case, way: str) -> Asked:
     keys = tuple(model.key(p) for p in case.passages)
     scores = () if ensemble is None else case.bm25
     return Asked(case.fact.question, adapters=keys, merge=merge, ensemble=ensemble, scores=scores)
+
+
+def strangers(cases: Sequence[Case], seed: int) -> list[tuple[Case, str]]:
+    """Return each case with a passage about another subject, drawn by the seed; without the cases that have none."""
+    rng, titles = random.Random(seed), {c.fact.passage: c.fact.title for c in cases}
+    others = {title: sorted(p for p, of in titles.items() if of != title) for title in titles.values()}
+    return [(case, rng.choice(others[case.fact.title])) for case in cases if others[case.fact.title]]
 
 
 def placed(case: Case, place: str) -> tuple[str, ...]:
@@ -376,6 +390,7 @@ def _report(
                 name = f"k{k}" if way == args.default else f"{way}_k{k}"
                 figures |= _lost(name, zip(absent, values, strict=True), closed)
         figures |= _lost(f"context_k{k}", extra.get(f"context, {ABSENT} {k}", ()), closed)
+    figures |= _lost("other_subject", extra.get(f"{STRANGER} 1", ()), closed)
     seconds = {name: mean(values) for name, values in timed.items()}
     last = max(counts)
     for way in ("lexical", "ask"):
@@ -387,9 +402,10 @@ def _report(
     report += "right passage is a candidate, 95 % intervals by bootstrap over passages; `right`: share of questions "
     report += "for which the right passage's adapter acts.\n\n"
     report += table(rows, ["way", "k", "n", "f1", "interval", "right"]) + "\n\n"
-    report += "Seconds to the first token (`ask`: to all answers), mean of "
-    report += f"{len(next(iter(timed.values()), []))} questions, empty prefix cache:\n\n"
-    report += table([{"way and k": name, "s": value} for name, value in seconds.items()], ["way and k", "s"])
+    if timed:
+        report += "Seconds to the first token (`ask`: to all answers), mean of "
+        report += f"{len(next(iter(timed.values())))} questions, empty prefix cache:\n\n"
+        report += table([{"way and k": name, "s": value} for name, value in seconds.items()], ["way and k", "s"])
     note(report)
     figures |= {
         "complete": complete,

@@ -299,7 +299,7 @@ DISTILL = Recipe(
     unrelated=2,
     with_passage=4,
 )
-ALORA = DISTILL.changed(name="alora", acts_from="answer", silence=16, null_space=0.99, epochs=12)
+ALORA = DISTILL.changed(name="alora", acts_from="answer", silence=16)
 WARM_UP = Recipe(name="warm_up", objective="next_token")
 """PRAG's document-free first stage (section 4.1 and its table of warm-up runs): questions and answers of other
 subjects, no passage, one epoch. It teaches the form of an answer; see `training.warm_up`."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.documents import PLACES, TOGETHER, WAYS, Case, _lost, main, placed, pooled, ratio
+from benchmarks.documents import PLACES, TOGETHER, WAYS, Case, _lost, main, placed, pooled, ratio, strangers
 from benchmarks.parametric_runs import Asked, open_store
 from benchmarks.single_hop import Fact
 from llamaindex_prag.adapters.recipe import get_recipe
@@ -48,6 +48,16 @@ def test_no_adapter_acts_if_no_candidate_names_what_is_asked_for():
     assert asked.f1("texts", told) == 0.75
     assert asked.chosen("minilm") == 0
     assert asked.chosen("always") is not None
+
+
+def test_a_stranger_is_a_passage_about_another_subject():
+    cases = [replace(case(), fact=fact(title, p)) for title, p in zip("AAB", PASSAGES, strict=True)]
+    found = strangers(cases, 0)
+    assert [c for c, _ in found] == cases
+    assert [p for _, p in found][:2] == [PASSAGES[2]] * 2
+    assert found[2][1] in PASSAGES[:2]
+    assert found == strangers(cases, 0)
+    assert strangers(cases[:2], 0) == []
 
 
 def test_candidates_are_cut_to_the_best_and_lack_the_right_passage_where_it_is_absent():
