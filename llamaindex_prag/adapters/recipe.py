@@ -10,8 +10,7 @@ A recipe is part of an adapter's key, so adapters trained in different ways are 
   model with the passage in its context, unrelated ones from the model without any: KL divergence on answer and
   end-of-sequence tokens (context distillation, Snell et al. 2022, arXiv 2209.15189).
 - `alora`: `distill` for several documents at once. Adapters act from the answer on (`acts_from`), so all documents
-  share the prompt. They cannot read what all answers have in common (`null_space`), and questions about other documents
-  teach them silence. Servers and PEFT cannot use these adapters.
+  share the prompt, and questions about other documents teach them silence. Servers and PEFT cannot use these adapters.
 """
 
 from __future__ import annotations
