@@ -27,6 +27,7 @@ from llamaindex_prag.prompts import answer_ids, prompt_ids
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.objective import CountedLogits, batch_of, given_of
 from llamaindex_prag.training.packs import Pack
+from rag_backbone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -60,13 +61,23 @@ class NullSpace:
             engine: Engine of the base model.
             layout: Layout of the adapters.
             energy: Fraction of the inputs' squared length that the removed directions hold, between 0 and 1.
+
+        Raises:
+            ConfigurationError: If no direction of a target would be left.
         """
         examples = general_answers(engine.tokenizer)
         logits = engine.run(CountedLogits, engine.model)
         parts = [
             engine.run(_inputs, engine.model, layout, logits, pack) for pack in logits.packs(examples, TOKENS_AT_ONCE)
         ]
-        return cls(layout, [main_directions(torch.cat(inputs), energy) for inputs in zip(*parts, strict=True)])
+        found = [main_directions(torch.cat(inputs), energy) for inputs in zip(*parts, strict=True)]
+        for target, columns in zip(layout.targets, found, strict=True):
+            if columns.shape[1] == target.inputs:
+                raise ConfigurationError(
+                    f"null_space is {energy}, which leaves nothing of the {target.inputs} inputs of {target.name} for "
+                    "adapters to read; use a smaller one"
+                )
+        return cls(layout, found)
 
     @torch.no_grad()
     def project(self, values: Tensor) -> None:
@@ -91,7 +102,7 @@ def general_answers(tokenizer: PreTrainedTokenizerBase) -> list[Example]:
     end = tokenizer.eos_token_id
     found = []
     for entry in _PASSAGES.read_text("utf-8").strip().split("\n\n"):
-        title, text = entry.split(": ", 1)
+        title, text = " ".join(entry.split()).split(": ", 1)
         for qa in rule_questions(text, QUESTIONS, title=title):
             prompt = prompt_ids(tokenizer, qa.question)
             answer = [*answer_ids(tokenizer, qa.answer), *([] if end is None else [end])]

@@ -86,6 +86,11 @@ def test_a_trained_adapter_does_nothing_at_inputs_in_the_removed_directions(engi
             assert bool(np.abs(a @ columns.numpy()).max() < 1e-5) is quiet
 
 
+def test_a_null_space_that_leaves_nothing_is_refused(engine, layout):
+    with pytest.raises(ConfigurationError, match=r"null_space is 0.9999999, which leaves nothing of the \d+ inputs"):
+        NullSpace.of(engine, layout, 0.9999999)
+
+
 def test_general_questions_have_answers_and_are_the_same_each_time():
     examples = general_answers(tiny_tokenizer())
     assert len(examples) > 300
