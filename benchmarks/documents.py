@@ -20,8 +20,8 @@ answers alone, once; a way of choosing is then a choice among these answers:
     product     no choice: their weighted geometric mean
 
 `context` has all candidates in the prompt, the right one first, in the middle or last. `absent`: the same candidates
-without the right passage, in the prompt or as adapters, against closed book. `another subject's adapter`: that of a
-passage of the other subject, drawn by the seed, which should change nothing. Intervals are by bootstrap over passages.
+without the right passage, in the prompt or as adapters, against closed book. `another subject's adapters`: those of
+passages of the other subject, drawn by the seed, which should change nothing. Intervals are by bootstrap over passages.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ TOGETHER: dict[str, tuple[Merge, Ensemble | None]] = {
 """Ways in which all candidates answer together: how updates are merged, or distributions are mixed."""
 PLACES = ("first", "middle", "last")
 ABSENT = "right passage absent"
-STRANGER = "another subject's adapter"
+STRANGER = "another subject's adapters, mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +245,11 @@ def _extra(
                 for c in found[: max(args.context, args.middle if place == "middle" else 0)]
             ]
         absent = [case.absent(k) for case in cases][: args.context]
+        conditions[f"{STRANGER} {k}"] = [
+            (c, Asked(c.fact.question, adapters=tuple(map(model.key, others))))
+            for c, others in strangers(cases, k, args.seed)
+        ]
         conditions[f"context, {ABSENT} {k}"] = [(c, Asked(c.fact.question, c.passages)) for c in absent]
-    conditions[f"{STRANGER} 1"] = [
-        (case, Asked(case.fact.question, adapters=(model.key(passage),)))
-        for case, passage in strangers(cases, args.seed)
-    ]
     complete = True
     scored: dict[str, list[tuple[Case, float]]] = {}
     for name, asked in conditions.items():
@@ -268,11 +268,11 @@ def together(model: ParametricModel, case: Case, way: str) -> Asked:
     return Asked(case.fact.question, adapters=keys, merge=merge, ensemble=ensemble, scores=scores)
 
 
-def strangers(cases: Sequence[Case], seed: int) -> list[tuple[Case, str]]:
-    """Return each case with a passage about another subject, drawn by the seed; without the cases that have none."""
+def strangers(cases: Sequence[Case], k: int, seed: int) -> list[tuple[Case, list[str]]]:
+    """Return each case with k passages about another subject, drawn by the seed; without cases that have fewer."""
     rng, titles = random.Random(seed), {c.fact.passage: c.fact.title for c in cases}
     others = {title: sorted(p for p, of in titles.items() if of != title) for title in titles.values()}
-    return [(case, rng.choice(others[case.fact.title])) for case in cases if others[case.fact.title]]
+    return [(c, rng.sample(others[c.fact.title], k)) for c in cases if len(others[c.fact.title]) >= k]
 
 
 def placed(case: Case, place: str) -> tuple[str, ...]:
@@ -389,8 +389,8 @@ def _report(
             if way in (args.default, "texts"):
                 name = f"k{k}" if way == args.default else f"{way}_k{k}"
                 figures |= _lost(name, zip(absent, values, strict=True), closed)
+        figures |= _lost(f"other_subject_k{k}", extra.get(f"{STRANGER} {k}", ()), closed)
         figures |= _lost(f"context_k{k}", extra.get(f"context, {ABSENT} {k}", ()), closed)
-    figures |= _lost("other_subject", extra.get(f"{STRANGER} 1", ()), closed)
     seconds = {name: mean(values) for name, values in timed.items()}
     last = max(counts)
     for way in ("lexical", "ask"):

@@ -50,14 +50,16 @@ def test_no_adapter_acts_if_no_candidate_names_what_is_asked_for():
     assert asked.chosen("always") is not None
 
 
-def test_a_stranger_is_a_passage_about_another_subject():
+def test_strangers_are_passages_about_another_subject():
     cases = [replace(case(), fact=fact(title, p)) for title, p in zip("AAB", PASSAGES, strict=True)]
-    found = strangers(cases, 0)
+    found = strangers(cases, 1, 0)
     assert [c for c, _ in found] == cases
-    assert [p for _, p in found][:2] == [PASSAGES[2]] * 2
-    assert found[2][1] in PASSAGES[:2]
-    assert found == strangers(cases, 0)
-    assert strangers(cases[:2], 0) == []
+    assert [others for _, others in found][:2] == [[PASSAGES[2]]] * 2
+    assert found[2][1][0] in PASSAGES[:2]
+    assert found == strangers(cases, 1, 0)
+    ((third, both),) = strangers(cases, 2, 0)
+    assert third == cases[2]
+    assert set(both) == set(PASSAGES[:2])
 
 
 def test_candidates_are_cut_to_the_best_and_lack_the_right_passage_where_it_is_absent():

@@ -124,9 +124,16 @@ class Change:
             self._add(self._gone("", text, (), purge=True, indexes=None))
 
     def settle(self, gone: Sequence[tuple[Dot, GoneFact]]) -> None:
-        """Carry out what has been recorded for so long that no change that did not see it can still arrive."""
+        """Carry out what has been recorded for so long that no change that did not see it can still arrive.
+
+        All removals of a text are carried out together: one may remove its adapter only because of another, and who has
+        not seen that one may still begin to use the text.
+        """
+        settled = {dot for dot, _ in gone}
         for dot, fact in gone:
             if self.state.has_effect(dot, fact):
+                if not settled.issuperset(other for other, _ in self.state.of_text(fact.text, GoneFact)):
+                    continue
                 if not fact.purge and not self.state.owners(fact.text):
                     continue  # waits for `purge`
                 self._removed.update(fact.owners)

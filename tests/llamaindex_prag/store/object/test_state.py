@@ -123,6 +123,23 @@ def test_settling_changes_nothing_that_is_visible():
     assert len(state.facts) == 2
 
 
+def test_a_removal_that_took_effect_through_another_one_is_not_settled_before_all_have_seen_both():
+    writers = Writers(2)
+    writers.act(0, "put", T, ["d", "e"])
+    writers.sync(1)
+    writers.act(1, "remove_document", "e")
+    writers.act(0, "remove_document", "d")  # without having seen that "e" was removed, too
+    writers.settle(1)
+    writers.act(0, "own_also", "d", [T])
+    assert shown(writers.states[0]) == {T}
+    writers.settle(1)
+    assert shown(writers.reader()) == {T}
+    writers.act(0, "remove_document", "d")
+    for writer in (0, 1):
+        writers.settle(writer)
+    assert not writers.reader().facts
+
+
 class PlainModel:
     """What a store with transactions does, written down without records."""
 
