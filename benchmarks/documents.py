@@ -244,11 +244,11 @@ def _extra(
                 (c, Asked(c.fact.question, placed(c, place)))
                 for c in found[: max(args.context, args.middle if place == "middle" else 0)]
             ]
-        absent = [case.absent(k) for case in cases][: args.context]
         conditions[f"{STRANGER} {k}"] = [
             (c, Asked(c.fact.question, adapters=tuple(map(model.key, others))))
             for c, others in strangers(cases, k, args.seed)
         ]
+        absent = [case.absent(k) for case in cases][: args.context]
         conditions[f"context, {ABSENT} {k}"] = [(c, Asked(c.fact.question, c.passages)) for c in absent]
     complete = True
     scored: dict[str, list[tuple[Case, float]]] = {}

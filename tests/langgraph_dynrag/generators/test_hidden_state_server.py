@@ -66,11 +66,11 @@ def test_a_folder_that_is_not_the_servers_is_named(served, tmp_path):
 
 
 def test_a_graph_with_an_unreachable_hidden_state_server_is_refused_when_it_is_built(tmp_path):
-    nobody = ChatOpenAI(base_url="http://127.0.0.1:9/v1", model="tiny", api_key="none")
+    unreachable = ChatOpenAI(base_url="http://127.0.0.1:9/v1", model="tiny", api_key="none")
     nowhere = HiddenStateServer("http://127.0.0.1:9/v1", tmp_path, model="tiny", seconds=1.0)
     with pytest.raises(ServerUnavailableError, match="the hidden-state server at http://127.0.0.1:9/v1"):
         create_dynamic_rag(
-            nobody,
+            unreachable,
             WatchedRetriever(),
             preset="seakr",
             server=ServerPolicy(states=nowhere, capabilities=Capabilities()),
@@ -78,11 +78,11 @@ def test_a_graph_with_an_unreachable_hidden_state_server_is_refused_when_it_is_b
 
 
 def test_a_graph_that_reads_states_names_the_server_that_can_give_them():
-    nobody = ChatOpenAI(base_url="http://127.0.0.1:9/v1", model="tiny", api_key="none")
+    unreachable = ChatOpenAI(base_url="http://127.0.0.1:9/v1", model="tiny", api_key="none")
     with pytest.raises(SignalUnavailableError, match=r"ServerPolicy\(states=HiddenStateServer\(...\)\), or trigger="):
-        create_dynamic_rag(nobody, WatchedRetriever(), preset="seakr")
+        create_dynamic_rag(unreachable, WatchedRetriever(), preset="seakr")
     with pytest.raises(SignalUnavailableError, match=r"Use LocalChatModel, or trigger="):
-        create_dynamic_rag(nobody, WatchedRetriever(), preset="dragin")
+        create_dynamic_rag(unreachable, WatchedRetriever(), preset="dragin")
 
 
 @pytest.mark.parametrize(
