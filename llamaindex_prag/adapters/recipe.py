@@ -81,9 +81,9 @@ class Recipe:
     LoRA, Greenewald et al. 2025, arXiv 2504.12397): at the last token of the prompt, which predicts the answer's first
     token. The prompt's keys and values are then the base model's for all documents."""
     null_space: float | None = None
-    """Adapters do not read the main directions of a layer's inputs at answers to general questions: as many as hold this
-    fraction of the inputs' squared length (`training.null_space`; AlphaEdit, Fang et al. 2025, arXiv 2410.02355, section
-    3). They then leave most answers about other subjects alone. Between 0 and 1; None: adapters read everything."""
+    """Adapters do not read the main directions of a layer's inputs at answers to general questions: as many as hold
+    this fraction of the inputs' squared length (`training.null_space`; AlphaEdit, Fang et al. 2025, arXiv 2410.02355,
+    section 3). They then leave most answers about other subjects alone. Between 0 and 1; None: they read everything."""
     sampled_softmax: int | None = None
     """Number of tokens drawn from the vocabulary in each step (Jean et al. 2015, arXiv 1412.2007, section 3): the
     softmax in training is over these, the targets, and what the teacher and the base model find likely. None: the

@@ -14,9 +14,11 @@ merging and activating such an adapter is as for any other. Knows nothing of doc
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from rag_backbone.engine.engine import Engine
+
+logger = logging.getLogger(__name__)
 
 QUESTIONS = 6
 """Questions about each of the general passages."""
@@ -55,7 +59,7 @@ class NullSpace:
 
     @classmethod
     def of(cls, engine: Engine, layout: Layout, energy: float) -> NullSpace:
-        """Find the main directions of a model's inputs at answers to general questions.
+        """Find the main directions of a model's inputs at answers to general questions, once per engine.
 
         Args:
             engine: Engine of the base model.
@@ -65,19 +69,11 @@ class NullSpace:
         Raises:
             ConfigurationError: If no direction of a target would be left.
         """
-        examples = general_answers(engine.tokenizer)
-        logits = engine.run(CountedLogits, engine.model)
-        parts = [
-            engine.run(_inputs, engine.model, layout, logits, pack) for pack in logits.packs(examples, TOKENS_AT_ONCE)
-        ]
-        found = [main_directions(torch.cat(inputs), energy) for inputs in zip(*parts, strict=True)]
-        for target, columns in zip(layout.targets, found, strict=True):
-            if columns.shape[1] == target.inputs:
-                raise ConfigurationError(
-                    f"null_space is {energy}, which leaves nothing of the {target.inputs} inputs of {target.name} for "
-                    "adapters to read; use a smaller one"
-                )
-        return cls(layout, found)
+        known, key = _KNOWN.setdefault(engine, {}), (layout.digest, energy)
+        if key not in known:
+            logger.info("finding what answers have in common (null_space=%s)", energy)
+            known[key] = cls(layout, _directions(engine, layout, energy))
+        return known[key]
 
     @torch.no_grad()
     def project(self, values: Tensor) -> None:
@@ -95,6 +91,23 @@ class NullSpace:
     def __repr__(self) -> str:
         removed = [f"{columns.shape[1]} of {columns.shape[0]}" for columns in self.directions]
         return f"NullSpace({len(removed)} layers, {removed[0]} directions removed in the first)"
+
+
+_KNOWN: WeakKeyDictionary[Engine, dict[tuple[str, float], NullSpace]] = WeakKeyDictionary()
+
+
+def _directions(engine: Engine, layout: Layout, energy: float) -> list[Tensor]:
+    examples = general_answers(engine.tokenizer)
+    logits = engine.run(CountedLogits, engine.model)
+    parts = [engine.run(_inputs, engine.model, layout, logits, pack) for pack in logits.packs(examples, TOKENS_AT_ONCE)]
+    found = [main_directions(torch.cat(inputs), energy) for inputs in zip(*parts, strict=True)]
+    for target, columns in zip(layout.targets, found, strict=True):
+        if columns.shape[1] == target.inputs:
+            raise ConfigurationError(
+                f"null_space is {energy}, which leaves nothing of the {target.inputs} inputs of {target.name} for "
+                "adapters to read; use a smaller one"
+            )
+    return found
 
 
 def general_answers(tokenizer: PreTrainedTokenizerBase) -> list[Example]:

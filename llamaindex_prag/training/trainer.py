@@ -8,7 +8,6 @@ stores, questions or retrieval.
 
 from __future__ import annotations
 
-import logging
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rag_backbone.engine.engine import Engine
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,6 @@ class Trainer:
                 f"start has shape {tuple(start.shape)}; adapters of {layout!r} start from ({layout.size},) values"
             )
         self._start = initial_values(layout, recipe.seed) if start is None else start
-        self._null_space: NullSpace | None = None
         self._together = documents_at_once
         self._losses = DocumentLosses(engine, layout, tokens_at_once, acts_from=recipe.acts_from)
         if recipe.sampled_softmax is not None:
@@ -153,13 +148,9 @@ class Trainer:
             yield Trained(document, adapter, first[i], last[i], len(plans[i]))
 
     def _projection(self) -> Callable[[Tensor], None] | None:
-        """Return what takes out of factors what they must not read; found once, which takes some seconds."""
-        if (energy := self._recipe.null_space) is None:
-            return None
-        if self._null_space is None:
-            logger.info("finding what answers have in common (null_space=%s), once per job", energy)
-            self._null_space = NullSpace.of(self._engine, self._layout, energy)
-        return self._null_space.project
+        """Return what takes out of factors what they must not read, if the recipe has a null space."""
+        energy = self._recipe.null_space
+        return None if energy is None else NullSpace.of(self._engine, self._layout, energy).project
 
     def _outputs(self, documents: Sequence[TrainingDocument], lower: BaseStates, sampled: int) -> list[SampledOutput]:
         seeds = [random.Random(f"{self._recipe.seed}/{text_hash(d.text)}").getrandbits(63) for d in documents]  # noqa: S311

@@ -86,6 +86,12 @@ def test_a_trained_adapter_does_nothing_at_inputs_in_the_removed_directions(engi
             assert bool(np.abs(a @ columns.numpy()).max() < 1e-5) is quiet
 
 
+def test_an_engine_finds_the_directions_of_a_layout_once(engine, layout, null_space):
+    assert NullSpace.of(engine, layout, 0.8) is null_space
+    assert NullSpace.of(engine, layout, 0.7) is not null_space
+    assert NullSpace.of(Engine(tiny_llama(), tiny_tokenizer()), layout, 0.8) is not null_space
+
+
 def test_a_null_space_that_leaves_nothing_is_refused(engine, layout):
     with pytest.raises(ConfigurationError, match=r"null_space is 0.9999999, which leaves nothing of the \d+ inputs"):
         NullSpace.of(engine, layout, 0.9999999)
