@@ -26,10 +26,8 @@ passages of the other subject, drawn by the seed, which should change nothing. I
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +36,17 @@ import numpy as np
 from benchmarks.contract import Deadline, finish, machine, note, parser, table
 from benchmarks.knowledge_fidelity import parametrizer
 from benchmarks.parametric_runs import ANSWER_TOKENS, Answers, Asked, open_store, parametrize
+from benchmarks.retrieved_cases import PLACES, WAYS, Case, placed, pooled, strangers
 from benchmarks.runs import Records, key_of
-from benchmarks.scoring import interval, mean
-from benchmarks.single_hop import Fact, by_passage, load_facts
+from benchmarks.scoring import interval, mean, ratio
+from benchmarks.single_hop import Fact, load_facts
 from llamaindex_prag.adapters.active_adapters import Merge
 from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.adapters.recipe_options import changes_of
 from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.placement.ask_router import Answer, AskedAdapters
-from llamaindex_prag.placement.candidate import Candidate
-from llamaindex_prag.placement.lexical_router import LexicalRouter, bm25_scores, standardised
+from llamaindex_prag.placement.lexical_router import bm25_scores
 from llamaindex_prag.prompts import prompt_ids
 from rag_backbone.engine.adapters import Ensemble
 from rag_backbone.engine.requests import Request
@@ -56,7 +54,6 @@ from rag_backbone.loading.causal_lm import CausalLM
 from rag_backbone.loading.minilm import MiniLM
 from rag_backbone.metrics import f1
 
-WAYS = ("bm25", "minilm", "lexical", "texts", "always", "ask", "lexical+ask")
 TOGETHER: dict[str, tuple[Merge, Ensemble | None]] = {
     "mean": ("mean", None),
     "shared_once": ("shared_once", None),
@@ -64,66 +61,8 @@ TOGETHER: dict[str, tuple[Merge, Ensemble | None]] = {
     "product": ("mean", "product"),
 }
 """Ways in which all candidates answer together: how updates are merged, or distributions are mixed."""
-PLACES = ("first", "middle", "last")
 ABSENT = "right passage absent"
 STRANGER = "another subject's adapters, mean"
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A question with its candidates, best by BM25 first, and what is known of each."""
-
-    fact: Fact
-    passages: tuple[str, ...]
-    bm25: tuple[float, ...]
-    minilm: tuple[float, ...]
-    answers: tuple[Answer, ...]
-
-    def part(self, which: Sequence[int]) -> Case:
-        """Return the case with some of its candidates."""
-        return Case(
-            self.fact,
-            tuple(self.passages[i] for i in which),
-            tuple(self.bm25[i] for i in which),
-            tuple(self.minilm[i] for i in which),
-            tuple(self.answers[i] for i in which),
-        )
-
-    def best(self, k: int) -> Case:
-        """Return the case with its k best candidates."""
-        return self.part(range(min(k, len(self.passages))))
-
-    def absent(self, k: int) -> Case:
-        """Return the case with the k best candidates other than the right passage."""
-        return self.part([i for i, p in enumerate(self.passages) if p != self.fact.passage][:k])
-
-    @property
-    def right(self) -> int | None:
-        """Position of the right passage; None if it is not a candidate."""
-        return self.passages.index(self.fact.passage) if self.fact.passage in self.passages else None
-
-    def chosen(self, way: str) -> int | None:
-        """Return the position of the candidate that a way of choosing chooses; None if no adapter acts."""
-        if way in ("bm25", "minilm"):
-            return int(np.argmax(self.bm25 if way == "bm25" else self.minilm))
-        gains = np.array([a.gain for a in self.answers])
-        if way == "ask":
-            return int(gains.argmax())
-        candidates = [Candidate(p, p, score=s) for p, s in zip(self.passages, self.minilm, strict=True)]
-        found = LexicalRouter().scores(self.fact.question, candidates, [None] * len(candidates))
-        if way in ("lexical", "texts") and found.refused:
-            return None
-        scores = np.array(found.scores)
-        return int((scores + standardised(gains) if way == "lexical+ask" else scores).argmax())
-
-    def without(self, way: str) -> Asked:
-        """Return what is asked if no adapter acts: the question, with the candidates' texts by way of `texts`."""
-        return Asked(self.fact.question, self.passages if way == "texts" else ())
-
-    def f1(self, way: str, told: Mapping[Asked, float]) -> float:
-        """Return the F1 of the chosen candidate's answer, or that of the base model, in `told`, if none is chosen."""
-        at = self.chosen(way)
-        return told[self.without(way)] if at is None else f1(self.answers[at].text, self.fact.answers)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -169,18 +108,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 told[c.without("texts")] = f1(said, c.fact.answers)
         timed = _timed(model, asked[: args.timed], counts) if not deadline.over else {}
     _report(args, lm, recipe.to_dict(), asked, counts, extra, told, timed, len(ready), complete=complete)
-
-
-def pooled(facts: Sequence[Fact], passages: int, questions: int) -> list[Fact]:
-    """Return questions on `passages` passages of two subjects, taking turns so that each passage has about as many."""
-    subjects: dict[str, list[str]] = {}
-    for passage, of in by_passage(facts).items():
-        subjects.setdefault(of[0].title, []).append(passage)
-    each = passages // 2
-    chosen = {p for title in [t for t, ps in subjects.items() if len(ps) >= each][:2] for p in subjects[title][:each]}
-    grouped = [of for passage, of in by_passage(facts).items() if passage in chosen]
-    turns = [of[turn] for turn in range(max(map(len, grouped), default=0)) for of in grouped if turn < len(of)]
-    return turns[:questions]
 
 
 def _cases(
@@ -268,20 +195,6 @@ def together(model: ParametricModel, case: Case, way: str) -> Asked:
     return Asked(case.fact.question, adapters=keys, merge=merge, ensemble=ensemble, scores=scores)
 
 
-def strangers(cases: Sequence[Case], k: int, seed: int) -> list[tuple[Case, list[str]]]:
-    """Return each case with k passages about another subject, drawn by the seed; without cases that have fewer."""
-    rng, titles = random.Random(seed), {c.fact.passage: c.fact.title for c in cases}
-    others = {title: sorted(p for p, of in titles.items() if of != title) for title in titles.values()}
-    return [(c, rng.sample(others[c.fact.title], k)) for c in cases if len(others[c.fact.title]) >= k]
-
-
-def placed(case: Case, place: str) -> tuple[str, ...]:
-    """Return the candidates with the right passage first, in the middle or last, the others as they were found."""
-    others = [p for p in case.passages if p != case.fact.passage]
-    at = {"first": 0, "middle": len(others) // 2, "last": len(others)}[place]
-    return (*others[:at], case.fact.passage, *others[at:])
-
-
 def _timed(model: ParametricModel, cases: Sequence[Case], counts: Sequence[int]) -> dict[str, list[float]]:
     """Measure the seconds to the first token, from an empty prefix cache, of one question at a time."""
     found: dict[str, list[float]] = {}
@@ -305,21 +218,6 @@ def _begin(model: ParametricModel, case: Case, way: str) -> None:
     at = None if way == "context" else case.chosen(way)
     chosen = None if at is None else model.select([model.key(case.passages[at])])
     model.lm.engine.generate(Request(ids, 1, adapters=chosen))
-
-
-def ratio(upper: Sequence[float], lower: Sequence[float], groups: Sequence[str]) -> tuple[float, list[float]]:
-    """Return mean(upper) / mean(lower) with its 95 % interval, by bootstrap over groups of paired values."""
-    rng = np.random.default_rng(0)
-    order = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    sums = np.zeros((2, len(order)))
-    for group, a, b in zip(groups, upper, lower, strict=True):
-        sums[:, order[group]] += (a, b)
-    if not order or not sums[1].any():
-        return float("nan"), [float("nan")] * 2
-    drawn = sums[:, rng.integers(0, len(order), (10_000, len(order)))].sum(-1)
-    kept = drawn[:, drawn[1] > 0]
-    low, high = np.percentile(kept[0] / kept[1], [2.5, 97.5])
-    return float(sums[0].sum() / sums[1].sum()), [float(low), float(high)]
 
 
 def _row(way: str, k: int, values: Sequence[float], cases: Sequence[Case], **more: Any) -> dict[str, Any]:

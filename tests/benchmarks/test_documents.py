@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.documents import PLACES, TOGETHER, WAYS, Case, _lost, main, placed, pooled, ratio, strangers
+from benchmarks.documents import TOGETHER, _lost, main
 from benchmarks.parametric_runs import Asked, open_store
+from benchmarks.retrieved_cases import PLACES, WAYS, Case, placed, pooled, strangers
+from benchmarks.scoring import ratio
 from benchmarks.single_hop import Fact
 from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.placement.ask_router import Answer
