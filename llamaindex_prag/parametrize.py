@@ -286,6 +286,7 @@ class Parametrizer:
             "augmentation": {
                 "by": writer,
                 "questions": augmentation.sources,
+                "left_out": trained.document.left_out,
                 "rewrite": augmentation.rewrite is not None,
             },
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -361,7 +362,7 @@ def name_of(passage: Passage) -> str:
 
 
 def _phrases(passage: Passage, recipe: Recipe) -> list[QA]:
-    return rule_questions(passage.text.strip(), recipe.phrases, title=passage.title, seed=recipe.seed)
+    return rule_questions(passage.text.strip(), recipe.candidates, title=passage.title, seed=recipe.seed)
 
 
 def _by_rule(passage: Passage, recipe: Recipe) -> Augmentation:

@@ -69,6 +69,11 @@ class Recipe:
     """Number of questions requested from the augmenter; 0 if `phrases` are enough."""
     phrases: int = 0
     """Number of further questions that rules generate about phrases of the passage (`rule_questions`)."""
+    consistency: float | None = None
+    """Questions by rule are left out if the model, with the passage in its prompt, finds their answer less likely than
+    this: the geometric mean of its tokens' probabilities (`training.consistency`; roundtrip consistency, Alberti et al.
+    2019, arXiv 1906.05416, section 2). `phrases` are then chosen from four times as many. Between 0 and 1; None: all
+    are kept."""
     unrelated: int = 0
     """Number of unrelated questions mixed in, taught by the model without any passage (against interference)."""
     silence: int = 0
@@ -124,9 +129,14 @@ class Recipe:
                 f"null_space is {self.null_space}, but documents start from the adapter {self.start[:12]}…, which "
                 "reads what null_space takes out; use one of the two"
             )
-        for name in ("phrases", "sampled_softmax"):
+        for name in ("phrases", "sampled_softmax", "consistency"):
             if (value := getattr(self, name)) and self.objective == "next_token":
                 raise ConfigurationError(f"{name} is {value}, but objective='next_token'; only 'distill' uses it")
+        if self.consistency is not None and not self.phrases:
+            raise ConfigurationError(
+                f"consistency is {self.consistency}, but phrases is 0: it tests questions by rule, and there are none; "
+                "say how many to keep, such as phrases=64"
+            )
         if not self.targets:
             raise ConfigurationError("targets is empty; name at least one linear layer, such as 'down_proj'")
 
@@ -138,8 +148,9 @@ class Recipe:
             raise ConfigurationError(
                 f"sampled_softmax is {self.sampled_softmax}; at least 1, or None for the whole vocabulary"
             )
-        if self.null_space is not None and not 0 < self.null_space < 1:
-            raise ConfigurationError(f"null_space is {self.null_space}; it must be between 0 and 1, or None")
+        for name in ("null_space", "consistency"):
+            if (fraction := getattr(self, name)) is not None and not 0 < fraction < 1:
+                raise ConfigurationError(f"{name} is {fraction}; it must be between 0 and 1, or None")
         for name in ("alpha", "learning_rate", "epsilon"):
             if not (value := getattr(self, name)) > 0:
                 raise ConfigurationError(f"{name} is {value}; it must be above 0")
@@ -165,6 +176,11 @@ class Recipe:
     def scale(self) -> float:
         """The factor of `B A`: `alpha / rank`."""
         return self.alpha / self.rank
+
+    @property
+    def candidates(self) -> int:
+        """Number of questions by rule from which `phrases` are chosen."""
+        return self.phrases if self.consistency is None else 4 * self.phrases
 
     @property
     def key(self) -> str:
@@ -210,6 +226,7 @@ class Recipe:
         for name, default in (
             ("acts_from", "prompt"),
             ("silence", 0),
+            ("consistency", None),
             ("null_space", None),
             ("sampled_softmax", None),
         ):  # recipes from before these existed

@@ -139,7 +139,7 @@ def _tried(model: LocalModel, augmenter: DocumentAugmenter, copies: int) -> Pace
     engine.generate(Request(PROBE_TITLE, 2))  # one-off costs of a first generation are not part of the pace
     lessons: list[TrainingDocument] = []
     if recipe.objective == "distill":
-        asked = _questions(recipe.phrases or recipe.questions)
+        asked = _questions(recipe.candidates or recipe.questions)
         answers = recipe.with_passage + recipe.unrelated + recipe.silence
         one = recipe.changed(with_passage=1, unrelated=0, silence=0)
         teach = took(lambda: lessons.extend(distilled(engine, one, [(PROBE, asked)])))

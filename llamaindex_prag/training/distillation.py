@@ -21,8 +21,9 @@ import torch
 from llamaindex_prag.adapters.adapter import text_hash
 from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.augment.augmentation import QA, QuestionSource
-from llamaindex_prag.progress import Tick, each_token
+from llamaindex_prag.progress import Tick, each_token, scaled
 from llamaindex_prag.prompts import answer_ids, prompt_ids
+from llamaindex_prag.training.consistency import consistent
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
 from llamaindex_prag.training.objective import CountedLogits, batch_of
 from llamaindex_prag.training.packs import Pack
@@ -89,18 +90,17 @@ def distilled(
         advance: Called after each answer token and each forward pass with the fraction of the work just done; the
             fractions add up to at most 1.
     """
-    asked: list[_Asked] = []
-    counts = []
-    for text, questions in documents:
-        of_document = _asked(engine, recipe, text, questions, known)
-        asked += of_document
-        counts.append(len(of_document))
-    made = iter(_taught(engine, asked, tokens_at_once, advance))
-    grouped = [[next(made) for _ in range(count)] for count in counts]
-    return [
-        TrainingDocument(text, tuple(e for e in group if e is not None))
-        for (text, _), group in zip(documents, grouped, strict=True)
-    ]
+    part = 0.0 if recipe.consistency is None else 0.5
+    tested = scaled(advance, part)
+    kept = consistent(engine, recipe, documents, known=known, tokens_at_once=tokens_at_once, advance=tested)
+    asked = [_asked(engine, recipe, text, questions, known) for text, questions in kept]
+    made = iter(_taught(engine, [a for of in asked for a in of], tokens_at_once, scaled(advance, 1 - part)))
+    found = []
+    for (text, questions), (_, left), of_document in zip(documents, kept, asked, strict=True):
+        examples = [next(made) for _ in of_document]
+        told = tuple(e for e in examples if e is not None)
+        found.append(TrainingDocument(text, told, len(questions) - len(left)))
+    return found
 
 
 def taught(engine: Engine, prompts: Sequence[Sequence[int]], *, tokens_at_once: int = 1024) -> list[Example]:

@@ -68,6 +68,8 @@ class TrainingDocument:
     text: str
     """The passage; its hash names the adapter."""
     examples: tuple[Example, ...]
+    left_out: int = 0
+    """Number of questions by rule that were left out as inconsistent (`Recipe.consistency`)."""
 
     @property
     def tokens(self) -> int:

@@ -48,6 +48,7 @@ def test_a_small_models_questions_are_generated_by_rule_and_a_warning_says_why(l
     assert told["augmentation"] == {
         "by": "RuleAugmenter(questions=3)",
         "questions": {"cloze": 3},
+        "left_out": 0,
         "rewrite": False,
     }
     assert told["recipe"]["augmentation"] == "rules"
