@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from rag_backbone.engine.engine import Engine
 
 LEAST = 24
-"""Questions by rule that are kept at least, the likeliest ones: a passage is not learnt from a handful."""
+"""If fewer questions are consistent, the likeliest others are kept as well: a passage is not learnt from a handful, and
+those that are odd teach more of it than they disturb."""
 
 
 def consistent(
@@ -67,13 +68,14 @@ def chosen(likely: Sequence[float], bound: float, most: int) -> list[int]:
 
     Args:
         likely: The likelihood of each question's answer, from 0 to 1.
-        bound: Questions of at least this likelihood are kept, the first `most`. If these are fewer than `LEAST`, the
-            likeliest others are kept as well.
+        bound: Questions of at least this likelihood are consistent. The first `most` of them are kept; if there are
+            fewer than `LEAST`, the `most` likeliest questions, whatever their likelihood.
         most: Maximum number of questions that are kept.
     """
-    kept = [i for i, p in enumerate(likely) if p >= bound][:most]
-    others = sorted(set(range(len(likely))).difference(kept), key=lambda i: -likely[i])
-    return sorted(kept + others[: max(min(LEAST, most) - len(kept), 0)])
+    kept = [i for i, p in enumerate(likely) if p >= bound]
+    if len(kept) < LEAST:
+        kept = sorted(range(len(likely)), key=lambda i: -likely[i])
+    return sorted(kept[:most])
 
 
 @torch.no_grad()
