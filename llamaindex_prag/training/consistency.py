@@ -15,7 +15,7 @@ import torch
 
 from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.augment.augmentation import QA, QuestionSource
-from llamaindex_prag.progress import Tick
+from llamaindex_prag.progress import Tick, scaled
 from llamaindex_prag.prompts import answer_ids, prompt_ids
 from llamaindex_prag.training.examples import Example
 from llamaindex_prag.training.objective import CountedLogits, batch_of
@@ -48,18 +48,20 @@ def consistent(
         recipe: Sets how likely an answer must be (`consistency`), and how many questions are kept (`phrases`).
         documents: Pairs of a passage and the questions about it.
         known: Question sources that are tested; questions of others are kept.
-        tokens_at_once: Maximum number of tokens in one forward pass.
+        tokens_at_once: Maximum number of tokens of questions and answers in one forward pass.
         advance: Called after each forward pass with the fraction of the work just done.
     """
     if recipe.consistency is None:
         return [(text, list(questions)) for text, questions in documents]
-    tested = [(text, qa) for text, questions in documents for qa in questions if qa.source in known]
-    found = iter(likelihoods(engine, [_told(engine, *pair) for pair in tested], tokens_at_once, advance))
+    logits_at = engine.run(CountedLogits, engine.model)
     kept = []
-    for text, questions in documents:
-        by_rule = [qa for qa in questions if qa.source in known]
-        places = chosen([next(found) for _ in by_rule], recipe.consistency, recipe.phrases)
-        kept.append((text, [qa for qa in questions if qa.source not in known] + [by_rule[i] for i in places]))
+    for text, questions in documents:  # one by one: what is kept does not depend on what else is trained
+        tested = [qa for qa in questions if qa.source in known]
+        told = [_told(engine, text, qa) for qa in tested]
+        part = scaled(advance, 1 / len(documents))
+        likely = likelihoods(engine, logits_at, told, tokens_at_once, part)
+        places = chosen(likely, recipe.consistency, recipe.phrases)
+        kept.append((text, [qa for qa in questions if qa.source not in known] + [tested[i] for i in places]))
     return kept
 
 
@@ -80,13 +82,17 @@ def chosen(likely: Sequence[float], bound: float, most: int) -> list[int]:
 
 @torch.no_grad()
 def likelihoods(
-    engine: Engine, examples: Sequence[Example], tokens_at_once: int, advance: Tick | None = None
+    engine: Engine,
+    logits_at: CountedLogits,
+    examples: Sequence[Example],
+    tokens_at_once: int,
+    advance: Tick | None = None,
 ) -> list[float]:
     """Return the geometric mean of the base model's probabilities of each sequence's counted tokens."""
-    logits_at = engine.run(CountedLogits, engine.model)
     numbers = {id(example): i for i, example in enumerate(examples)}
     found = [0.0] * len(examples)
-    packs = logits_at.packs(examples, tokens_at_once)
+    longest = max((len(example.ids) for example in examples), default=0)
+    packs = logits_at.packs(examples, longest + tokens_at_once)  # so that a long passage is read once for many
     for pack in packs:
         parts = engine.run(_logprobs, engine.model, logits_at, pack).split([e.counted for e in pack.examples])
         for example, logprobs in zip(pack.examples, parts, strict=True):

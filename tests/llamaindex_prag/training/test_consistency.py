@@ -68,6 +68,17 @@ def test_several_documents_are_kept_apart_and_questions_of_other_sources_are_not
     assert consistent(engine, none, [(TEXT, asked)], known=("cloze",)) == [(TEXT, asked)]
 
 
+def test_a_long_passage_is_read_once_for_many_questions_and_alone_or_in_a_group_it_keeps_the_same(engine):
+    long = " ".join([TEXT] * 6)
+    asked = rule_questions(TEXT, 60)
+    recipe = DISTILL.changed(consistency=0.9, phrases=30)
+    passes = []
+    alone = consistent(engine, recipe, [(long, asked)], known=("cloze",), tokens_at_once=1024, advance=passes.append)
+    assert len(passes) < 10
+    assert sum(passes) == pytest.approx(1)
+    assert consistent(engine, recipe, [(TEXT, asked), (long, asked)], known=("cloze",))[1:] == alone
+
+
 @given(st.lists(st.floats(0, 1), max_size=80), st.floats(0.01, 0.99), st.integers(1, 64))
 def test_no_consistent_question_gives_way_to_another(likely, bound, most):
     kept = chosen(likely, bound, most)
