@@ -10,7 +10,8 @@ A recipe is part of an adapter's key, so adapters trained in different ways are 
   model with the passage in its context, unrelated ones from the model without any: KL divergence on answer and
   end-of-sequence tokens (context distillation, Snell et al. 2022, arXiv 2209.15189).
 - `alora`: `distill` for several documents at once. Adapters act from the answer on (`acts_from`), so all documents
-  share the prompt, and questions about other documents teach them silence. Servers and PEFT cannot use these adapters.
+  share the prompt, questions about other documents teach them silence, and questions by rule that the model would
+  answer differently are left out (`consistency`). Servers and PEFT cannot use these adapters.
 """
 
 from __future__ import annotations
@@ -315,7 +316,7 @@ DISTILL = Recipe(
     unrelated=2,
     with_passage=4,
 )
-ALORA = DISTILL.changed(name="alora", acts_from="answer", silence=16)
+ALORA = DISTILL.changed(name="alora", acts_from="answer", silence=16, consistency=0.37)
 WARM_UP = Recipe(name="warm_up", objective="next_token")
 """PRAG's document-free first stage (section 4.1 and its table of warm-up runs): questions and answers of other
 subjects, no passage, one epoch. It teaches the form of an answer; see `training.warm_up`."""
