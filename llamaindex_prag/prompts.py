@@ -74,10 +74,17 @@ def conversation_ids(
     return list(tokenizer(text, add_special_tokens=not tokenizer.chat_template).input_ids)
 
 
-def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> list[int]:
-    """Return the token ids of an answer that follows `prompt_ids`, without an end-of-sequence token."""
+def answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str, *, end: bool = False) -> list[int]:
+    """Return the token ids of an answer that follows `prompt_ids`.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        answer: The answer.
+        end: Whether an end-of-sequence token follows, if the tokenizer has one.
+    """
     text = neutralised(tokenizer, answer.strip())
-    return list(tokenizer(text if tokenizer.chat_template else " " + text, add_special_tokens=False).input_ids)
+    ids = tokenizer(text if tokenizer.chat_template else " " + text, add_special_tokens=False).input_ids
+    return [*ids, *([tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else [])]
 
 
 def clean_answer(text: str) -> str:

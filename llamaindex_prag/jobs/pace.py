@@ -20,6 +20,7 @@ from llamaindex_prag.augment.augmenter import Augmenter
 from llamaindex_prag.augment.rules.augmenter import RuleAugmenter
 from llamaindex_prag.augment.rules.questions import rule_questions
 from llamaindex_prag.progress import JobStage
+from llamaindex_prag.training.consistency import consistent
 from llamaindex_prag.training.distillation import distilled
 from llamaindex_prag.training.examples import TrainingDocument, prag_examples
 from llamaindex_prag.training.gradients import DocumentLosses
@@ -141,9 +142,12 @@ def _tried(model: LocalModel, augmenter: DocumentAugmenter, copies: int) -> Pace
     if recipe.objective == "distill":
         asked = _questions(recipe.candidates or recipe.questions)
         answers = recipe.with_passage + recipe.unrelated + recipe.silence
-        one = recipe.changed(with_passage=1, unrelated=0, silence=0)
-        teach = took(lambda: lessons.extend(distilled(engine, one, [(PROBE, asked)])))
+        one = recipe.changed(with_passage=1, unrelated=0, silence=0, consistency=None)
+        kept: list[tuple[str, list[QA]]] = []
+        tested = took(lambda: kept.extend(consistent(engine, recipe, [(PROBE, asked)])))
+        teach = took(lambda: lessons.extend(distilled(engine, one, kept)))
         teach *= max(answers, 1) ** 0.5  # sequences of a batch share part of the cost of a single one
+        teach += tested
         (lesson,) = lessons
     else:
         lesson, teach = TrainingDocument(PROBE, prag_examples(engine.tokenizer, PROBE, None, _questions(3))), 0.0

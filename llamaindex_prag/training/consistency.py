@@ -1,9 +1,9 @@
 """Roundtrip consistency: leaves out questions by rule that the model, reading the passage, answers differently.
 
-Rules ask about every phrase, and some of their questions nobody could answer ("What may be sold during the hours?").
-They teach an adapter to name any phrase of its passage. Alberti et al. 2019 (arXiv 1906.05416, section 2) keep a
-generated question if a model that reads the passage gives the answer that it was generated from. Here it is kept if the
-model finds that answer likely, which takes one pass over packed sequences and no generation.
+Rules ask about every phrase, and not all of their questions can be answered ("What may be sold during the hours?").
+Such questions teach an adapter to name any phrase of its passage. Alberti et al. 2019 (arXiv 1906.05416, section 2)
+keep a generated question if a model that reads the passage gives the answer that it was generated from. Here it is kept
+if the model finds that answer likely, which takes forward passes over packed sequences and no generation.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llamaindex_prag.training.packs import Pack
     from rag_backbone.engine.engine import Engine
 
+BY_RULE: tuple[QuestionSource, ...] = ("cloze",)
 LEAST = 24
 """If fewer questions are consistent, the likeliest others are kept as well: a passage is not learnt from a handful, and
 those that are odd teach more of it than they disturb."""
@@ -37,7 +38,7 @@ def consistent(
     recipe: Recipe,
     documents: Sequence[tuple[str, Sequence[QA]]],
     *,
-    known: Collection[QuestionSource],
+    known: Collection[QuestionSource] = BY_RULE,
     tokens_at_once: int = 1024,
     advance: Tick | None = None,
 ) -> list[tuple[str, list[QA]]]:
@@ -104,9 +105,8 @@ def likelihoods(
 
 def _told(engine: Engine, text: str, qa: QA) -> Example:
     """Return the question with the passage in the prompt, and its answer, which counts with the end of sequence."""
-    end = engine.tokenizer.eos_token_id
     prompt = prompt_ids(engine.tokenizer, qa.question, [text])
-    return Example((*prompt, *answer_ids(engine.tokenizer, qa.answer), *([] if end is None else [end])), len(prompt))
+    return Example((*prompt, *answer_ids(engine.tokenizer, qa.answer, end=True)), len(prompt))
 
 
 def _logprobs(model: PreTrainedModel, logits_at: CountedLogits, pack: Pack) -> Tensor:

@@ -23,7 +23,7 @@ from llamaindex_prag.adapters.recipe import Recipe
 from llamaindex_prag.augment.augmentation import QA, QuestionSource
 from llamaindex_prag.progress import Tick, each_token, scaled
 from llamaindex_prag.prompts import answer_ids, prompt_ids
-from llamaindex_prag.training.consistency import consistent
+from llamaindex_prag.training.consistency import BY_RULE, consistent
 from llamaindex_prag.training.examples import Example, Teacher, TrainingDocument
 from llamaindex_prag.training.objective import CountedLogits, batch_of
 from llamaindex_prag.training.packs import Pack
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 ANSWER_TOKENS = 48
 SILENT_TOKENS = 12
 """Token limit of an answer that the document does not know; its beginning decides."""
-_BY_RULE: tuple[QuestionSource, ...] = ("cloze",)
 TOP = 64
 UNRELATED = (
     "What is the capital of Japan?",
@@ -73,7 +72,7 @@ def distilled(
     recipe: Recipe,
     documents: Sequence[tuple[str, Sequence[QA]]],
     *,
-    known: Collection[QuestionSource] = _BY_RULE,
+    known: Collection[QuestionSource] = BY_RULE,
     tokens_at_once: int = 1024,
     advance: Tick | None = None,
 ) -> list[TrainingDocument]:
@@ -124,12 +123,7 @@ def _asked(
     engine: Engine, recipe: Recipe, text: str, questions: Sequence[QA], sources: Collection[QuestionSource]
 ) -> list[_Asked]:
     tokenizer, rng = engine.tokenizer, random.Random(f"{recipe.seed}/{text_hash(text)}")  # noqa: S311
-    end = tokenizer.eos_token_id
-    known = {
-        qa: [*answer_ids(tokenizer, qa.answer), *([] if end is None else [end])]
-        for qa in questions
-        if qa.source in sources
-    }
+    known = {qa: answer_ids(tokenizer, qa.answer, end=True) for qa in questions if qa.source in sources}
     told = {qa: prompt_ids(tokenizer, qa.question, [text]) for qa in questions}
     found = [_Asked(told[qa], prompt_ids(tokenizer, qa.question), known.get(qa)) for qa in questions]
     again = rng.sample(list(questions), min(recipe.with_passage, len(questions)))

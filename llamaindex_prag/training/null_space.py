@@ -112,13 +112,12 @@ def _directions(engine: Engine, layout: Layout, energy: float) -> list[Tensor]:
 
 def general_answers(tokenizer: PreTrainedTokenizerBase) -> list[Example]:
     """Return questions by rule on general subjects, with their answers; adapters would act at the answers' tokens."""
-    end = tokenizer.eos_token_id
     found = []
     for entry in _PASSAGES.read_text("utf-8").strip().split("\n\n"):
         title, text = " ".join(entry.split()).split(": ", 1)
         for qa in rule_questions(text, QUESTIONS, title=title):
             prompt = prompt_ids(tokenizer, qa.question)
-            answer = [*answer_ids(tokenizer, qa.answer), *([] if end is None else [end])]
+            answer = answer_ids(tokenizer, qa.answer, end=True)
             found.append(Example((*prompt, *answer), len(prompt)))
     return found
 

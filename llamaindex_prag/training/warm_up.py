@@ -93,5 +93,4 @@ def start_of(store: AdapterStore, recipe: Recipe, layout: Layout) -> Tensor | No
 
 def _example(lm: CausalLM, question: str, answer: str) -> Example:
     prompt = prompt_ids(lm.tokenizer, question)
-    end = lm.tokenizer.eos_token_id
-    return Example((*prompt, *answer_ids(lm.tokenizer, answer), *([] if end is None else [end])), 1)
+    return Example((*prompt, *answer_ids(lm.tokenizer, answer, end=True)), 1)

@@ -33,6 +33,17 @@ def test_a_job_corrects_each_stage_by_its_own_factor():
     assert corrected.corrected(planned, planned).jobs == 2
 
 
+def test_testing_questions_costs_what_the_trial_took_and_is_not_multiplied_like_the_teachers_answers(
+    lm, store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DYNPRAG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(jobs, "took", lambda function: (function(), 1.0)[1])
+    recipe = get_recipe("alora", epochs=1)
+    answers = recipe.with_passage + recipe.unrelated + recipe.silence
+    pace = jobs.pace_of(ParametricModel(lm, store, recipe=recipe), RuleAugmenter(), 1)
+    assert pace.teach == pytest.approx(answers**0.5 + 1)
+
+
 def test_stages_without_a_plan_are_not_corrected():
     planned, took = {"questions": 0.0, "training": 10.0}, {"questions": 5.0, "training": 20.0}
     assert PACE.corrected(planned, took) == Pace(train=1.0, teach=2.0, sequence=50.0, write=0.1, jobs=1)
