@@ -27,18 +27,21 @@ _NAMED = ("NNP", "NNPS", "POS")
 _ENDS = (",", ".", ";", ")")
 
 
-def aside_questions(sentence: str, title: str) -> Iterator[tuple[str, str]]:
+def aside_questions(sentence: str, title: str, *, person: bool) -> Iterator[tuple[str, str]]:
     """Yield pairs of a question, without its question mark, and the answer as the sentence has it.
 
     Args:
         sentence: The sentence.
         title: What the passage is about, which stands for pronouns; may be empty.
+        person: Whether the passage is about a person. Otherwise years in brackets are no life, and names are asked for
+            with "what".
     """
-    words = tagged(sentence)
-    yield from _lives(sentence, words)
+    words, which = tagged(sentence), "who" if person else "what"
+    if person:
+        yield from _lives(sentence, words)
     for i, word in enumerate(words):
         if word.text == "," and 0 < i < len(words) - 1:
-            yield from _apposed(sentence, title, words[:i], words[i + 1 :])
+            yield from _apposed(sentence, title, which, words[:i], words[i + 1 :])
 
 
 def _lives(sentence: str, words: Sequence[Word]) -> Iterator[tuple[str, str]]:
@@ -57,7 +60,9 @@ def _lives(sentence: str, words: Sequence[Word]) -> Iterator[tuple[str, str]]:
                 yield asked, answer.strip(" ,")
 
 
-def _apposed(sentence: str, title: str, before: Sequence[Word], after: Sequence[Word]) -> Iterator[tuple[str, str]]:
+def _apposed(
+    sentence: str, title: str, which: str, before: Sequence[Word], after: Sequence[Word]
+) -> Iterator[tuple[str, str]]:
     """Yield questions about two noun phrases with a comma between them, of which one names the other."""
     end = next((i for i, w in enumerate(after) if w.tag == "PUNCT"), len(after))
     told = after[:end]
@@ -72,16 +77,14 @@ def _apposed(sentence: str, title: str, before: Sequence[Word], after: Sequence[
         owner = [w for w in role if w.tag in ("POS", "PRP$")]
         if owner:
             asked = _owned(sentence, title, role)
-            yield f"who is {asked}", _said(sentence, told)
+            yield f"{which} is {asked}", _said(sentence, told)
             yield f"what is the name of {asked}", _said(sentence, told)
         return
     name = _last_name(before)
     if name and told[0].tag == "DT" and len(core_of(told)) > 1 and not any(w.tag.startswith(("V", "W")) for w in told):
         role = [told[0], *core_of(told)]  # "Ida Brandt, the engineer of the bridge"
-        yield f"who is {_said(sentence, role)}", name
-        head = list(takewhile(lambda w: w.tag not in ("IN", "TO", "CC"), core_of(told)))
-        if head:
-            yield f"what is {name}", _said(sentence, core_of(told))
+        yield f"{which} is {_said(sentence, role)}", name
+        yield f"{which} is {name}", _said(sentence, core_of(told))
 
 
 def _owned(sentence: str, title: str, role: Sequence[Word]) -> str:

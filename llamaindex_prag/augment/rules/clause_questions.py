@@ -52,7 +52,9 @@ def clause_questions(text: str, n: int, *, title: str = "", seed: int = 0) -> li
     title = _BRACKETS.sub("", title).strip()
     said = [text[s.start : s.end].strip() for s in sentences(text)]
     read = [(s, c) for s in said for c in clauses(s)]
-    aside = [pair for s in said for pair in aside_questions(s, title) if len(pair[1].split()) <= MAX_WORDS]
+    aside = [
+        pair for s in said for pair in aside_questions(s, title, person=person) if len(pair[1].split()) <= MAX_WORDS
+    ]
     found: dict[str, QA] = {}
     for _ in range(_ROUNDS):
         asked = [qa for s, c in read for qa in _Asker(s, c, title, person, rng).questions()]

@@ -30,7 +30,7 @@ from llamaindex_prag.augment.rules.asides import aside_questions
         ("The Tolme Bridge (1911) is long.", {}),  # built, not born
         (
             "Ida Brandt, the engineer of the bridge, died.",
-            {"who is the engineer of the bridge": "Ida Brandt", "what is Ida Brandt": "engineer of the bridge"},
+            {"who is the engineer of the bridge": "Ida Brandt", "who is Ida Brandt": "engineer of the bridge"},
         ),
         (
             "Her father, Ole Brandt, was a smith.",
@@ -45,16 +45,25 @@ from llamaindex_prag.augment.rules.asides import aside_questions
     ],
 )
 def test_two_names_of_one_thing_are_asked_about(sentence, found):
-    assert dict(aside_questions(sentence, "Jory Stamm")) == found
+    assert dict(aside_questions(sentence, "Jory Stamm", person=True)) == found
+
+
+def test_in_a_passage_about_no_person_years_in_brackets_are_no_life():
+    sentence = "The Roofers' War (3 May 1870 – 5 April 1871) began in Lusk, the capital of Ombrel."
+    assert dict(aside_questions(sentence, "", person=False)) == {
+        "what is the capital of Ombrel": "Lusk",
+        "what is Lusk": "capital of Ombrel",
+    }
 
 
 @given(
     st.text(max_size=200)
     | st.lists(st.sampled_from("Ida Brandt , ( ) 1870 – the her father 's of 3 May in".split())).map(" ".join),
     st.text(max_size=9),
+    st.booleans(),
 )
-def test_any_text_is_handled(sentence, title):
-    for question, answer in aside_questions(sentence, title):
+def test_any_text_is_handled(sentence, title, person):
+    for question, answer in aside_questions(sentence, title, person=person):
         assert question
         assert answer.strip()
         assert answer in " ".join(sentence.split())
