@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PretrainedConfig, PreTrainedModel
 
-SEQUENCES_VERSION = 3
+SEQUENCES_VERSION = 2
 """Part of every recipe's key. Increment it when prompts, rules or order change what passages are trained on."""
 
 Objective = Literal["next_token", "distill"]

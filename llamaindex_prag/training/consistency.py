@@ -8,8 +8,7 @@ if the model finds that answer likely, which takes forward passes over packed se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,9 +31,6 @@ BY_RULE: tuple[QuestionSource, ...] = ("cloze",)
 LEAST = 24
 """If fewer questions are consistent, the likeliest others are kept as well: a passage is not learnt from a handful, and
 those that are odd teach more of it than they disturb."""
-AGAIN = 0.5
-"""Other questions with the same answer are tested if the first one reaches this fraction of the bound. On passages of
-MuSiQue's train file, 0.55 of the questions are tested then, and 0.91 of those that are consistent are found."""
 
 
 def consistent(
@@ -63,38 +59,11 @@ def consistent(
     for text, questions in documents:  # one by one: what is kept does not depend on what else is trained
         tested = [qa for qa in questions if qa.source in known]
         told = [_told(engine, text, qa) for qa in tested]
-        measure = partial(likelihoods, engine, logits_at, tokens_at_once=tokens_at_once)
-        likely = _likely(tested, told, measure, AGAIN * recipe.consistency, scaled(advance, 1 / len(documents)))
+        part = scaled(advance, 1 / len(documents))
+        likely = likelihoods(engine, logits_at, told, tokens_at_once, part)
         places = chosen(likely, recipe.consistency, recipe.phrases)
         kept.append((text, [qa for qa in questions if qa.source not in known] + [tested[i] for i in places]))
     return kept
-
-
-def _likely(
-    questions: Sequence[QA],
-    told: Sequence[Example],
-    measure: Callable[..., list[float]],
-    again: float,
-    advance: Tick | None,
-) -> list[float]:
-    """Return the likelihood of each question's answer; that of the first question with the same answer if not tested.
-
-    Rules ask for an answer in several ways. If the model finds it unlikelier than `again` when first asked, it hardly
-    ever finds it likely when asked otherwise.
-    """
-    first: dict[str, int] = {}
-    for i, qa in enumerate(questions):
-        first.setdefault(qa.answer, i)
-    once = len(first) / max(len(questions), 1)
-    found = measure([told[i] for i in first.values()], advance=scaled(advance, once))
-    of_answer = dict(zip(first, found, strict=True))
-    likely = [of_answer[qa.answer] for qa in questions]
-    others = [i for i, qa in enumerate(questions) if i != first[qa.answer] and likely[i] >= again]
-    for i, p in zip(others, measure([told[i] for i in others], advance=scaled(advance, 1 - once)), strict=True):
-        likely[i] = p
-    if advance is not None and not others:
-        advance(1 - once)
-    return likely
 
 
 def chosen(likely: Sequence[float], bound: float, most: int) -> list[int]:

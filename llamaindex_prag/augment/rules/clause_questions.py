@@ -13,24 +13,18 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from llamaindex_prag.augment.augmentation import QA
-from llamaindex_prag.augment.rules.asides import aside_questions
 from llamaindex_prag.augment.rules.clauses import Clause, Piece, clauses, core_of
-from llamaindex_prag.augment.rules.tagged_words import AMOUNT, AUXILIARIES, DATE, Word
+from llamaindex_prag.augment.rules.tagged_words import AUXILIARIES, Word
 from rag_backbone.text.units import sentences
 
 MIN_WORDS, MAX_WORDS = 4, 7
 """Minimum number of words of a question, maximum of an answer."""
 _ROUNDS = 4  # passes over the clauses, each drawing other question forms
 _YEAR = re.compile(r"1\d{3}|20\d\d")
-_DAY = re.compile(r"(?<!\d)\d{1,2}(?!\d)")
-_PERSON = re.compile(r"\b(?:he|she|his|her)\b", re.IGNORECASE)
 _WHERE = frozenset({"in", "at", "from", "near", "on", "to"})
-_PLACES = _WHERE - {"to", "from"}
 _STRANDED = frozenset({"of", "as", "by", "for", "with", "to", "from"})
-_ASKED = ("CD", "FW", "NN", "NNS", "NNP", "NNPS", "VBG")
 _PRONOUNS = frozenset({"he", "she", "it", "they"})
 _POSSESSIVES = frozenset({"his", "her", "its", "their"})
 _DANGLING = ("IN", "TO", "DT", "CC", "PRP$", "PUNCT")
@@ -47,18 +41,13 @@ def clause_questions(text: str, n: int, *, title: str = "", seed: int = 0) -> li
         title: The passage's title, which replaces pronouns.
         seed: Selects the forms of the questions.
     """
-    person = _PERSON.search(text) is not None
     rng = random.Random(f"{seed}/{title}/{text}".encode("utf-8", "surrogatepass"))  # noqa: S311
     title = _BRACKETS.sub("", title).strip()
     said = [text[s.start : s.end].strip() for s in sentences(text)]
     read = [(s, c) for s in said for c in clauses(s)]
-    aside = [
-        pair for s in said for pair in aside_questions(s, title, person=person) if len(pair[1].split()) <= MAX_WORDS
-    ]
     found: dict[str, QA] = {}
     for _ in range(_ROUNDS):
-        asked = [qa for s, c in read for qa in _Asker(s, c, title, person, rng).questions()]
-        asked += [_qa(question, answer) for question, answer in aside]
+        asked = [qa for s, c in read for qa in _Asker(s, c, title, rng).questions()]
         rng.shuffle(asked)
         for qa in asked:
             found.setdefault(qa.question, qa)
@@ -70,41 +59,28 @@ class _Asker:
     sentence: str
     clause: Clause
     title: str
-    person: bool
-    """Whether the title is a person's name."""
     rng: random.Random
 
     def questions(self) -> Iterator[QA]:
         """Yield one question per phrase, in randomly chosen forms."""
         for i, piece in enumerate(self.clause.pieces):
-            if any(w.tag in _ASKED for w in piece.core) and piece.core[0].lower != "one":
-                words, answer = self._of_piece(i, piece)
-                yield from self._kept(words, self._said(answer))
+            if piece.core:
+                yield from self._kept(*self._of_piece(i, piece))
         subject = core_of(self.clause.subject)
-        if not subject or any(w.tag == "CC" for w in subject):
-            return
-        if _joined(self._told(subject)).casefold() == self.title.casefold():
-            yield from self._kept(self._of_subject("who" if self.person else "what"), self.title)
-        elif not any(w.tag == "PRP" for w in subject):
-            name = tuple(takewhile(lambda w: w.tag in ("NNP", "POS"), subject))
-            which = "who" if len(name) == len(subject) and self._chance(0.6) else "what"
-            yield from self._kept(self._of_subject(which), self._said(name or subject))
+        named = self.title.casefold() in _joined(self._told(self.clause.subject)).casefold()
+        if subject and not (self.title and named) and not any(w.tag in ("PRP", "CC") for w in subject):
+            yield from self._kept(self._of_subject(subject), subject)
 
-    def _said(self, words: Sequence[Word]) -> str:
-        """Return what the sentence says from the first to the last word; blank if they are in another order there."""
-        return " ".join(self.sentence[words[0].start : words[-1].end].split())
-
-    def _kept(self, words: Sequence[str], answer: str) -> Iterator[QA]:
-        asked, title = _joined(words).strip(" ,"), self.title.casefold()
-        named = bool(title) and title in asked.casefold()
-        if len(words) < MIN_WORDS or len(answer.split()) > MAX_WORDS or (len(answer) < 2 and not answer.isdigit()):
+    def _kept(self, words: Sequence[str], answer: Sequence[Word]) -> Iterator[QA]:
+        said = " ".join(self.sentence[answer[0].start : answer[-1].end].split())
+        asked = _joined(words).strip(" ,")
+        if len(words) < MIN_WORDS or len(said.split()) > MAX_WORDS or said.casefold() == self.title.casefold():
             return
-        if answer.casefold() == title:
-            if named:
-                return
-        elif title and not named and self._chance(0.35):
+        if len(said) < 2 and not said.isdigit():  # blank if the joined words are not adjacent in the sentence
+            return
+        if self.title and self.title.casefold() not in asked.casefold() and self._chance(0.35):
             asked = self.rng.choice([f"{self.title}: {asked}", f"{asked} ({self.title})"])
-        yield _qa(asked, answer)
+        yield QA(asked[0].upper() + asked[1:] + "?", said, style="phrase", source="cloze")
 
     def _of_piece(self, i: int, piece: Piece) -> tuple[list[str], tuple[Word, ...]]:
         """Return (words of the question, answer) for the i-th piece."""
@@ -113,11 +89,8 @@ class _Asker:
         following = pieces[i + 1].words if i + 1 < len(pieces) and pieces[i + 1].phrase else ()
         if following and following[0].lower == "of" and answer[-1] is piece.core[-1] and self._chance(0.6):
             answer, skipped = (*answer, *following), {i, i + 1}  # "the roof of the crane station"
-            inside = bool(before) and before[-1] in _PLACES and following[-1].tag == "NNP"
-            if inside and which == ["what"] and self._chance(0.7):
-                before, which = [], ["where"]  # "in the city of Lusk"
         rest = [p for j, p in enumerate(pieces) if j not in skipped]
-        if len(rest) > 1 and self._chance(0.75):
+        if len(rest) > 2 and self._chance(0.5):
             rest = rest[: self.rng.randint(1, len(rest))]
         words = [w for p in rest for w in p.words]
         while words and words[-1].tag in _DANGLING:
@@ -130,7 +103,9 @@ class _Asker:
     def _chance(self, part: float) -> bool:
         return self.rng.random() < part
 
-    def _of_subject(self, which: str) -> list[str]:
+    def _of_subject(self, subject: Sequence[Word]) -> list[str]:
+        proper = all(w.tag == "NNP" for w in subject)
+        which = "who" if proper and self._chance(0.6) else "what"
         words = [w for p in self.clause.pieces for w in p.words]
         return [which, *(w.text for w in self.clause.verb), *self._told(words)]
 
@@ -144,15 +119,9 @@ class _Asker:
             if before == ["in"] and chance < 0.3:
                 return [], ["when"], core
             return before, ["which" if chance < 0.65 else "what", "year"], core
-        if DATE.fullmatch(last.text):
-            asked = ["on", "what", "date"] if _DAY.search(last.text) else ["in", "which", "month"]
-            return [], asked if chance < 0.3 else ["when"], core
-        if AMOUNT.fullmatch(first.text):
-            return before, ["what", "percentage"] if first.text.endswith("%") else ["how", "much"], core
-        counted = first.tag == "CD" and not _YEAR.fullmatch(first.text)
-        if counted and last.tag in ("NN", "NNS") and len(core) > 1:
+        if first.tag == "CD" and last.tag in ("NN", "NNS") and len(core) > 1:
             return before, ["how", "many", *(w.text for w in core[1:])], core if chance < 0.3 else core[:1]
-        if counted:
+        if first.tag == "CD":
             return before, ["how", "many"], core
         if all(w.tag in ("NNP", "POS") for w in core) and chance < 0.5:
             if before and before[-1] in _WHERE:
@@ -182,13 +151,8 @@ class _Asker:
             elif self.title and word.tag == "PRP$" and word.lower in _POSSESSIVES:
                 found += [self.title, "'s"]
             else:
-                kept = word.tag == "NNP" or word.text.isupper() or DATE.fullmatch(word.text)
-                found.append(word.text if kept else word.lower)
+                found.append(word.text if word.tag == "NNP" or word.text.isupper() else word.lower)
         return found
-
-
-def _qa(asked: str, answer: str) -> QA:
-    return QA(f"{asked[0].upper()}{asked[1:]}?", answer, style="phrase", source="cloze")
 
 
 def _joined(words: Sequence[str]) -> str:

@@ -12,18 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import dropwhile
 
 from llamaindex_prag.augment.rules.tagged_words import AUXILIARIES, FINITE, Word, tagged
 
 _IN_PHRASE = ("DT", "PDT", "PRP$", "CD", "JJ", "JJR", "JJS", "NN", "NNS", "NNP", "NNPS", "POS", "VBG", "FW")
 _DETERMINERS = ("DT", "PRP$", "PDT")
 _RELATIVE = ("WDT", "WP", "WP$")
-_NOUNS = ("NN", "NNS", "NNP", "NNPS")
 _SUBJECTS = ("NN", "NNS", "NNP", "NNPS", "PRP", "VBG", "CD")
 _AFTER_AUXILIARY = ("VBN", "VBD", "VBG", "RB", "VB")
-_SUBORDINATORS = frozenset({"although", "because", "if", "though", "whereas", "while"})
-_STATES = frozenset({"based", "called", "known", "located", "named", "situated", "spoken", "used"})
 _QUOTES = frozenset('"“”„«»`')
 
 
@@ -63,7 +59,7 @@ def core_of(phrase: Sequence[Word]) -> tuple[Word, ...]:
 def clauses(sentence: str) -> list[Clause]:
     """Return the clauses of a sentence, in order."""
     reader = _Reader()
-    for segment in _segments(_joined_places(_outside_brackets(tagged(sentence)))):
+    for segment in _segments(_outside_brackets(tagged(sentence))):
         reader.take(segment)
     return reader.found
 
@@ -79,10 +75,6 @@ def pieces_of(words: Sequence[Word]) -> list[Piece]:
         middle = i
         while i < len(words) and words[i].tag in _IN_PHRASE and not (i > middle and words[i].tag in _DETERMINERS):
             i += 1
-        if i > middle and i + 1 < len(words) and words[i].tag == "CC" and words[i + 1].tag in _IN_PHRASE:
-            i += 1  # "law and political science"
-            while i < len(words) and words[i].tag in _IN_PHRASE:
-                i += 1
         if i == start:
             i = middle = start + 1
         found.append(Piece(tuple(words[start:middle]), tuple(words[middle:i])))
@@ -98,16 +90,10 @@ class _Reader:
     """An opening without a verb, such as "In 1923,"."""
     _noun: tuple[Word, ...] = ()
     """The noun that a following relative clause refers to."""
-    _subject: list[Word] = field(default_factory=list)
-    """A subject whose verb comes after an aside: "Her father, Ole Brandt, was a smith"."""
 
     def take(self, segment: Sequence[Word]) -> None:
-        words = list(dropwhile(lambda w: w.tag == "CC" or w.lower in _SUBORDINATORS, segment))
+        words = list(segment[1:] if segment and segment[0].tag == "CC" else segment)
         if not words:
-            return
-        coordinated = segment[0].tag == "CC" and self.found
-        if words[0].tag in ("VBN", "VBD") and len(words) > 1 and (coordinated or words[0].tag == "VBN"):
-            self._take_participle(words, coordinated=bool(coordinated))
             return
         if not _finite(words):
             self._take_fragment(words)
@@ -120,14 +106,10 @@ class _Reader:
             return
         verb, rest = _split_verb(body[at:])
         front, subject = _split_front(body[:at])
-        while subject and subject[-1].tag == "RB":  # "Kray easily won"
-            subject.pop()
         if relative and self._noun:
             if linked or subject:
                 rest = [*rest, *linked, *self._noun]
             subject = subject or list(self._noun)
-        elif not subject and not front and self._subject:
-            subject = self._subject
         elif not subject and not front and self.found:
             subject = list(self.found[-1].subject)
         elif not subject:  # "On the middle pier stands a statue"
@@ -138,7 +120,7 @@ class _Reader:
         if subject and subject[-1].tag in _SUBJECTS:
             said = (*pieces_of(rest), *pieces_of(front), *pieces_of(self._before))
             self.found.append(Clause(tuple(subject), tuple(verb), said))
-            self._before, self._subject = [], []
+            self._before = []
             self._remember(rest or subject)
 
     def _take_fragment(self, words: list[Word]) -> None:
@@ -148,26 +130,7 @@ class _Reader:
                 self.found[-1] = Clause(last.subject, last.verb, (*last.pieces, *pieces_of(words)))
             else:
                 self._before += words
-        elif words[-1].tag in _SUBJECTS and not self._subject:
-            self._subject = words
         self._remember(words)
-
-    def _take_participle(self, words: list[Word], *, coordinated: bool) -> None:
-        """Read "built in Lusk" as "was built in Lusk", about the noun before it; "and built it" as "she built it"."""
-        last = self.found[-1] if self.found else None
-        defined = last is not None and _is_be(last.verb[-1])
-        subject = last.subject if last is not None and (coordinated or defined) else self._noun
-        if not subject:
-            return
-        verb = [words[0]._replace(tag="VBD")]
-        passive = len(last.verb) > 1 and _is_be(last.verb[0]) if coordinated and last is not None else True
-        if passive:
-            past = words[0].lower not in _STATES
-            plural = subject[-1].tag in ("NNS", "NNPS")
-            be = ("were" if plural else "was") if past else ("are" if plural else "is")
-            verb.insert(0, Word(be, "VBD" if past else "VBZ", words[0].start, words[0].start))
-        self.found.append(Clause(tuple(subject), tuple(verb), tuple(pieces_of(words[1:]))))
-        self._remember(words[1:])
 
     def _remember(self, words: Sequence[Word]) -> None:
         nouns = [p.phrase for p in pieces_of(words) if p.phrase]
@@ -187,31 +150,6 @@ def _outside_brackets(words: Sequence[Word]) -> list[Word]:
     return found
 
 
-def _joined_places(words: Sequence[Word]) -> list[Word]:
-    """Join a place and those that contain it into one name: "in Lusk, Nebraska, United States"."""
-    found: list[Word] = []
-    i = 0
-    while i < len(words):
-        end = _names_end(words, i) if found and found[-1].tag in ("IN", "TO") else i
-        while end > i and end + 1 < len(words) and words[end].text == "," and words[end + 1].tag == "NNP":
-            further = _names_end(words, end + 1)
-            if further < len(words) and words[further].tag not in ("PUNCT", "IN", "CC"):
-                break  # "in Lusk, Petra Vold founded"
-            end = further
-        name = words[i : max(end, i + 1)]
-        if len(name) > 1 and any(w.text == "," for w in name):
-            text = " ".join(w.text for w in name).replace(" ,", ",")
-            name = [Word(text, "NNP", name[0].start, name[-1].end)]
-        found += name
-        i = max(end, i + 1)
-    return found
-
-
-def _names_end(words: Sequence[Word], i: int) -> int:
-    """Return where the run of names from position `i` ends."""
-    return next((j for j in range(i, len(words)) if words[j].tag != "NNP"), len(words))
-
-
 def _segments(words: Sequence[Word]) -> Iterator[list[Word]]:
     """Split at punctuation, before relative pronouns, and where another verb with the same subject begins."""
     part: list[Word] = []
@@ -225,28 +163,12 @@ def _segments(words: Sequence[Word]) -> Iterator[list[Word]]:
             linked = [part.pop()] if part[-1].tag == "IN" else []
             yield part
             part = [*linked, word]
-        elif word.tag == "CC" and _has_verb(part) and _next_tag(words[i + 1 :]) in (*FINITE, "VBN"):
+        elif word.tag == "CC" and after in (*FINITE, "VBN") and _finite(part):
             yield part
-            part = [word]
-        elif word.tag == "VBN" and after in ("IN", "TO") and part and part[-1].tag in _NOUNS:
-            yield part  # "a mill built by Tizzen"
-            part = [word]
+            part = []
         else:
             part.append(word)
     yield part
-
-
-def _has_verb(words: Sequence[Word]) -> bool:
-    return _finite(words) or bool(words and words[0].tag == "VBN")
-
-
-def _next_tag(words: Sequence[Word]) -> str:
-    """Return the tag of the first word that is no adverb."""
-    return next((w.tag for w in words if w.tag != "RB"), "")
-
-
-def _is_be(word: Word) -> bool:
-    return word.lower in ("is", "are", "was", "were")
 
 
 def _finite(words: Sequence[Word]) -> bool:

@@ -11,20 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-_MONTH = (
-    "(?:January|February|March|April|May|June|July|August|September|October|November|December"
-    r"|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)"
-)
-_DAY = r"\d{1,2}(?:st|nd|rd|th)?"
-_YEAR = r"[12]?\d{3}\b"
-DATE = re.compile(rf"\b(?:{_DAY}\s{_MONTH}(?:,?\s{_YEAR})?|{_MONTH}\s(?:{_DAY}\b(?:,\s{_YEAR})?|{_YEAR}))")
-"""A day or month, such as "6 August 1945", "May 3, 1915" or "April 1793": one word, with the tag of a number."""
-AMOUNT = re.compile(r"[$€£]\d(?:[\d.,]*\d)?(?:\s(?:million|billion|trillion))?|\d(?:[\d.,]*\d)?\s?%")
-"""A sum of money or a percentage: likewise one word."""
-_ORDINAL = r"\d+(?:st|nd|rd|th)\b"
-_OTHER = r"\d[\d.,]*\d|['’]s\b|(?<=s)['’](?=\s\w)|\w+(?:[-.’']\w+)*?(?=['’]s\b)|\w+(?:[-’']\w+)*|[^\w\s]"
-_WORD = re.compile("|".join((DATE.pattern, AMOUNT.pattern, _ORDINAL, _OTHER)))
-_A_NUMBER = "1945"
+_WORD = re.compile(r"\d[\d.,]*\d|['’]s\b|(?<=s)['’](?=\s\w)|\w+(?:[-.’']\w+)*?(?=['’]s\b)|\w+(?:[-’']\w+)*|[^\w\s]")
 AUXILIARIES = frozenset(
     {
         "am",
@@ -69,12 +56,8 @@ def tagged(sentence: str) -> list[Word]:
     """Return the words and punctuation marks (tag `PUNCT`) of a sentence, in order."""
     matches = list(_WORD.finditer(sentence))
     texts = [m[0] for m in matches]
-    tags = _mended(texts, _tags([_A_NUMBER if _is_figure(text) else text for text in texts]))
+    tags = _mended(texts, _tags(texts))
     return [Word(m[0], tag, m.start(), m.end()) for m, tag in zip(matches, tags, strict=True)]
-
-
-def _is_figure(text: str) -> bool:
-    return bool(DATE.fullmatch(text) or AMOUNT.fullmatch(text))
 
 
 @cache
@@ -96,15 +79,13 @@ def _mended(texts: Sequence[str], tags: Sequence[str]) -> list[str]:
     verb_seen = False
     for i, (text, tag) in enumerate(zip(texts, tags, strict=True)):
         fixed = _of_form(text, tag, first=i == 0) or _of_neighbours(texts, tags, found, verb_seen=verb_seen)
-        verb_seen = fixed in FINITE or (verb_seen and fixed != "PUNCT" and not fixed.startswith("W"))
+        verb_seen = fixed in FINITE or (verb_seen and fixed != "PUNCT")
         found.append(fixed)
     return found
 
 
 def _of_form(text: str, tag: str, *, first: bool) -> str:
     """Return the tag that follows from the word's form alone, or an empty string."""
-    if _is_figure(text):
-        return "CD"
     if not text[0].isalnum():
         return "POS" if len(text) > 1 or text in "'’" else "PUNCT"
     if text.lower() in AUXILIARIES and (text[0].islower() or first):
@@ -120,32 +101,21 @@ def _of_neighbours(texts: Sequence[str], tags: Sequence[str], found: Sequence[st
     """Return the tag of the first word without one in `found`, judging by its neighbours."""
     i = len(found)
     tag, before, after = tags[i], found[i - 1] if i else "", tags[i + 1] if i + 1 < len(tags) else ""
-    noun_before = next((known for known in reversed(found) if known != "RB"), "")  # "he also studied"
-    if not i and texts[0][0].isupper() and tag.startswith(("NN", "JJ", "VB")) and _names(texts[1:2]):
-        return "NNP"
     if texts[i].lower() == "her":
         return "PRP$" if after.startswith(("NN", "JJ", "CD")) else "PRP"
     if texts[i].lower() == "that" and before.startswith("NN"):
         return "WDT"
-    if before == "MD" and tag in ("NN", "VBP"):
-        return "VB"  # "boats can use it"
     if before in _NOUN_BEFORE and tag in ("VB", "VBP", "VBD", "VBZ"):
         return "JJ" if after.startswith("NN") else "NN"
     if tag in ("VB", "VBP") and verb_seen and before.startswith("NN"):
         return "NN"
-    active = tag == "VBN" and not verb_seen and noun_before.startswith(("PRP", "W", "NN"))
-    if active and not _verb_follows(texts, tags, i):
+    if tag == "VBN" and not verb_seen and before.startswith(("PRP", "W", "NN")) and not _verb_follows(texts, tags, i):
         return "VBD"
     if before in ("NNS", "PRP") and tag in ("NN", "VB") and after in _OBJECT_AFTER and not verb_seen:
         return "VBP"
-    if before.startswith(("NN", "WDT")) and tag == "NNS" and after in ("DT", "PRP$", "CD", "RB") and not verb_seen:
+    if before.startswith(("NN", "WDT")) and tag == "NNS" and after in ("DT", "PRP$", "CD") and not verb_seen:
         return "VBZ"  # "the wheel weighs nine kilograms"
     return tag
-
-
-def _names(following: Sequence[str]) -> bool:
-    """Return whether a sentence's first word is a name, judging by the word after it."""
-    return any(word[0].isupper() or word.lower() in AUXILIARIES for word in following)
 
 
 def _verb_follows(texts: Sequence[str], tags: Sequence[str], i: int) -> bool:

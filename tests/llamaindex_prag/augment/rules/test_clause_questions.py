@@ -23,17 +23,6 @@ def asked(text, title=""):
         ("On the pier stands a statue of Petra Vold.", "On what does a statue of Petra Vold stand?", "pier"),
         ("She had seven sisters.", "How many sisters did Petra Vold have?", "seven"),
         ("Petra Vold is known as the mother of roofs.", "What is Petra Vold known as?", "mother of roofs"),
-        ("She died on 6 August 1945.", "When did Petra Vold die?", "6 August 1945"),
-        ("She died on 6 August 1945.", "On what date did Petra Vold die?", "6 August 1945"),
-        ("In April 1923 she founded a school.", "In which month did Petra Vold found a school?", "April 1923"),
-        ("She earned 30% of the profits.", "What percentage did Petra Vold earn?", "30%"),
-        ("She left $1.2 million to the school.", "How much did Petra Vold leave to the school?", "$1.2 million"),
-        ("She won the 1923 Prize of Lusk.", "What did Petra Vold win?", "1923 Prize of Lusk"),
-        ("She was born in Lusk, Upper Aske, Varn.", "Where was Petra Vold born?", "Lusk, Upper Aske, Varn"),
-        ("She lived in the city of Lusk.", "Where did Petra Vold live?", "city of Lusk"),
-        ("She easily won the race.", "What did Petra Vold win?", "race"),
-        ("Her father, Ole Vold, was a smith.", "Who is Petra Vold's father?", "Ole Vold"),
-        ("She built a mill designed by Ida Brandt.", "Who was a mill designed by?", "Ida Brandt"),
     ],
 )
 def test_questions_have_question_word_order(text, question, answer):
@@ -41,27 +30,9 @@ def test_questions_have_question_word_order(text, question, answer):
     assert found.get(question, "no such question").split(" ", 1)[0] == answer.split(" ", 1)[0]
 
 
-def test_a_subject_is_asked_about_and_the_title_is_an_answer_where_the_question_does_not_name_it():
+def test_a_subject_is_asked_about_unless_it_is_the_title():
     assert ("Who invented the knot?", "Jory Stamm") in asked("Jory Stamm invented the knot.")
-    text = "Jory Stamm invented the knot. She sold the knot to sailors. Jory Stamm's mother kept Jory Stamm's ropes."
-    found = asked(text, "Jory Stamm")
-    assert {q for q, answer in found if answer == "Jory Stamm"} >= {
-        "Who invented the knot?",
-        "Who sold the knot to sailors?",
-    }
-    assert not any("Jory Stamm" in q for q, answer in found if answer == "Jory Stamm")
-    assert ("What is in Lusk?", "Tolme") in asked("Tolme is a bridge. It is in Lusk.", "Tolme")  # not "who"
-
-
-def test_a_name_is_the_answer_without_what_follows_it():
-    assert ("What was the last mayor of Lusk?", "Ole Vold") in asked(
-        "Ole Vold of the Union was the last mayor of Lusk."
-    )
-
-
-def test_adjectives_and_one_are_not_asked_about():
-    assert {answer for _, answer in asked("The mill is open to visitors.")} == {"visitors", "mill"}
-    assert "one" not in {answer for _, answer in asked("The mill is one of the oldest in Lusk.")}
+    assert not any(answer == "Jory Stamm" for _, answer in asked("Jory Stamm invented the knot.", "Jory Stamm"))
 
 
 def test_the_same_passage_gives_the_same_questions():

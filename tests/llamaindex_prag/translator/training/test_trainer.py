@@ -15,12 +15,12 @@ from tests.llamaindex_prag.translator.training.lessons import LESSONS, PLAN, tra
 
 def test_training_lowers_the_loss_on_held_out_passages(lm, corpus, tmp_path):
     plan = TrainingPlan(
-        steps=45, documents=3, questions=2, validate_every=15, validation_questions=3, warm_up=2, learning_rate=1e-2
+        steps=30, documents=3, questions=2, validate_every=15, validation_questions=3, warm_up=2, learning_rate=1e-2
     )
     run = unchecked(translator(lm), corpus, tmp_path / "t", plan).train(show=False)
     first, last = run.history[0], run.history[-1]
-    assert (first["step"], last["step"]) == (0, 45)
-    assert last["own"] < 0.9 * first["own"]
+    assert (first["step"], last["step"]) == (0, 30)
+    assert last["own"] < 0.8 * first["own"]
     assert last["base"] == first["base"] == pytest.approx(first["own"], rel=0.2)
     assert run.best == min(e["own"] for e in run.history)
     kept = Translator.load(tmp_path / "t", lm)
@@ -42,7 +42,7 @@ def test_the_published_network_can_be_trained_end_to_end(lm, corpus, tmp_path):
     run = unchecked(
         translator(lm, "dyprag"), corpus, tmp_path / "t", TrainingPlan.of("dyprag").changed(**changes)
     ).train(show=False)
-    assert run.history[-1]["own"] < 0.9 * run.history[0]["own"]
+    assert run.history[-1]["own"] < 0.8 * run.history[0]["own"]
     stuck = unchecked(translator(lm, "dyprag"), corpus, tmp_path / "s", TrainingPlan(**changes))
     assert stuck.train(show=False).history[-1]["own"] == pytest.approx(run.history[0]["own"], abs=1e-3)
 
