@@ -11,6 +11,7 @@ answers alone, once; a way of choosing is then a choice among these answers:
     texts       the same, but where no adapter acts, the candidates' texts are in the prompt, the best one first: what
                 the postprocessor and the graph do (`--texts`)
     always      the same, but an adapter always acts (`LexicalRouter(bound=0)`)
+    unsure      the same, unless the base model is sure of its own answer (`route="unsure"`), which then is the answer
     ask         the adapter whose answer gains most over the base model (`route="ask"`)
     lexical+ask the sum of the lexical scores and the standardised gains
     mean        no choice: the mean of all updates
@@ -47,6 +48,7 @@ from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.passages import Passage
 from llamaindex_prag.placement.ask_router import Answer, AskedAdapters
 from llamaindex_prag.placement.lexical_router import bm25_scores
+from llamaindex_prag.placement.unsure_router import BOUND, own_answer
 from llamaindex_prag.prompts import prompt_ids
 from rag_backbone.engine.adapters import Ensemble
 from rag_backbone.engine.requests import Request
@@ -146,6 +148,7 @@ def _cases(
                 tuple(float(scores[i]) for i in best),
                 tuple(map(float, alike)),
                 tuple(Answer(text, gain) for text, gain in found["answers"]),
+                own_answer(model, fact.question, BOUND) is not None,
             )
         )
     return cases, True
@@ -273,7 +276,7 @@ def _report(
             values = [c.f1(way, told) for c in found]
             right = mean([float(c.chosen(way) == c.right) for c in found])
             rows.append(_row(way, k, values, found, right=right))
-            if way in (args.default, "always", "texts"):
+            if way in (args.default, "always", "unsure", "texts"):
                 name = f"k{k}" if way == args.default else f"{way}_k{k}"
                 figures[f"ratio_{name}"], figures[f"ratio_{name}_interval"] = ratio(values, single, groups)
                 figures[f"routed_right_{name}"] = right
@@ -281,10 +284,12 @@ def _report(
             if name.split()[-1] == str(k) and scored:
                 rows.append(_row(name.rsplit(" ", 1)[0], k, [v for _, v in scored], [c for c, _ in scored]))
         absent = [case.absent(k) for case in cases]
-        for way in dict.fromkeys((args.default, "always", "minilm", "ask", *(["texts"] if k in read else []))):
+        for way in dict.fromkeys(
+            (args.default, "always", "unsure", "minilm", "ask", *(["texts"] if k in read else []))
+        ):
             values = [c.f1(way, told) for c in absent]
             rows.append(_row(f"{way}, {ABSENT}", k, values, absent))
-            if way in (args.default, "texts"):
+            if way in (args.default, "unsure", "texts"):
                 name = f"k{k}" if way == args.default else f"{way}_k{k}"
                 figures |= _lost(name, zip(absent, values, strict=True), closed)
         figures |= _lost(f"other_subject_k{k}", extra.get(f"{STRANGER} {k}", ()), closed)

@@ -15,7 +15,7 @@ from llamaindex_prag.placement.candidate import Candidate
 from llamaindex_prag.placement.lexical_router import LexicalRouter, standardised
 from rag_backbone.metrics import f1
 
-WAYS = ("bm25", "minilm", "lexical", "texts", "always", "ask", "lexical+ask")
+WAYS = ("bm25", "minilm", "lexical", "texts", "always", "unsure", "ask", "lexical+ask")
 PLACES = ("first", "middle", "last")
 
 
@@ -28,6 +28,8 @@ class Case:
     bm25: tuple[float, ...]
     minilm: tuple[float, ...]
     answers: tuple[Answer, ...]
+    sure: bool = False
+    """Whether the base model is sure of its own answer."""
 
     def part(self, which: Sequence[int]) -> Case:
         """Return the case with some of its candidates."""
@@ -37,6 +39,7 @@ class Case:
             tuple(self.bm25[i] for i in which),
             tuple(self.minilm[i] for i in which),
             tuple(self.answers[i] for i in which),
+            self.sure,
         )
 
     def best(self, k: int) -> Case:
@@ -56,6 +59,8 @@ class Case:
         """Return the position of the candidate that a way of choosing chooses; None if no adapter acts."""
         if way in ("bm25", "minilm"):
             return int(np.argmax(self.bm25 if way == "bm25" else self.minilm))
+        if way == "unsure" and self.sure:
+            return None
         gains = np.array([a.gain for a in self.answers])
         if way == "ask":
             return int(gains.argmax())

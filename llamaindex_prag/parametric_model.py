@@ -189,9 +189,10 @@ class ParametricModel(LocalModel):
                 None for equal weights.
             route: Choose among the documents the one that the question is about: by their retrieval `scores`
                 (`"retrieval"`; without scores, the first), by these and the words that they share with the question
-                (`"lexical"`), or by what their adapters answer (`"ask"`). If no document has a sentence that names what
-                is asked for (`"lexical"`), or none answers better than the base model (`"ask"`), no adapter acts, and
-                the base model answers from `passages` alone. None: all documents act.
+                (`"lexical"`, `"unsure"`), or by what their adapters answer (`"ask"`). If no document has a sentence
+                that names what is asked for (`"lexical"`), the base model is sure of its own answer (`"unsure"`), or no
+                adapter answers better (`"ask"`), none acts, and the base model answers from `passages` alone. None:
+                all documents act.
             max_active: Maximum number of documents that a route chooses; None for 1.
             strength: A factor for the adapters' updates.
             max_new_tokens: Token limit at which the answer is truncated.

@@ -36,10 +36,11 @@ def test_each_way_chooses_by_its_own_scores():
         "lexical": 1,  # the words of the question decide
         "texts": 1,
         "always": 1,
+        "unsure": 1,
         "ask": 2,  # an adapter that is sure of itself
         "lexical+ask": 1,
     }
-    assert [case().f1(way, {}) for way in WAYS] == [1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0]
+    assert [case().f1(way, {}) for way in WAYS] == [1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0]
 
 
 def test_no_adapter_acts_if_no_candidate_names_what_is_asked_for():
@@ -50,6 +51,14 @@ def test_no_adapter_acts_if_no_candidate_names_what_is_asked_for():
     assert asked.f1("texts", told) == 0.75
     assert asked.chosen("minilm") == 0
     assert asked.chosen("always") is not None
+    assert asked.chosen("unsure") == asked.chosen("always")
+
+
+def test_where_the_base_model_is_sure_its_own_answer_counts():
+    sure = replace(case(), sure=True)
+    assert sure.chosen("always") == 1
+    assert sure.best(2).chosen("unsure") is None
+    assert sure.absent(2).f1("unsure", {Asked(sure.fact.question): 0.25}) == 0.25
 
 
 def test_strangers_are_passages_about_another_subject():

@@ -81,7 +81,7 @@ def test_without_a_route_all_documents_act(model):
     assert model.answer(QUESTION).used == ()
 
 
-@pytest.mark.parametrize("route", ["retrieval", "lexical", "ask"])
+@pytest.mark.parametrize("route", ["retrieval", "lexical", "unsure", "ask"])
 def test_without_documents_the_base_model_answers(model, route):
     found = model.answer(QUESTION, route=route)
     assert (found, found.used, found.why) == (model.answer(QUESTION), (), "there are no documents")
@@ -92,7 +92,8 @@ def test_a_route_among_more_documents_than_a_call_may_use_chooses_one(model):
     assert model.answer(QUESTION, documents=[*DOCUMENTS, "text 0"], route="lexical").used == (2,)
 
 
-WAYS = [{"merge": "sum"}, {"ensemble": "product"}, {"route": "ask", "max_active": 2}, {"route": "lexical"}]
+WAYS = [{"merge": "sum"}, {"ensemble": "product"}, {"route": "ask", "max_active": 2}]
+WAYS += [{"route": route} for route in ("lexical", "unsure")]
 
 
 @pytest.mark.parametrize("way", WAYS)
