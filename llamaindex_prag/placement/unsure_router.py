@@ -25,8 +25,8 @@ from rag_backbone.engine.signals import TokenStep
 from rag_backbone.errors import ConfigurationError
 
 BOUND = 0.37
-"""Probability of its own answer from which the model is sure of it: e to the -1, rounded. Measured on SQuAD's dev
-questions, bounds from 0.05 to 0.6 do about as well (docs/results-parametric.md)."""
+"""Probability of its own answer from which the model is sure of it: e to the -1, rounded. On SQuAD's dev questions,
+bounds from 0.05 to 0.6 do about as well (docs/results-parametric.md)."""
 
 
 class UnsureRouter:
