@@ -11,7 +11,7 @@ answers alone, once; a way of choosing is then a choice among these answers:
     texts       the same, but where no adapter acts, the candidates' texts are in the prompt, the best one first: what
                 the postprocessor and the graph do (`--texts`)
     always      the same, but an adapter always acts (`LexicalRouter(bound=0)`)
-    unsure      the same, unless the base model is sure of its own answer (`route="unsure"`), which then is the answer
+    unsure      the same, unless the base model is sure of its own answer, which then counts (`route="unsure"`)
     ask         the adapter whose answer gains most over the base model (`route="ask"`)
     lexical+ask the sum of the lexical scores and the standardised gains
     mean        no choice: the mean of all updates

@@ -31,7 +31,7 @@ from rag_backbone.extras import needed_for
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from llamaindex_prag.placement.routing import Route
+    from llamaindex_prag.placement.choosing import DocumentRoute
     from llamaindex_prag.translator.translations import Translations
     from llamaindex_prag.translator.translator import Translator
     from rag_backbone.engine.adapters import Ensemble
@@ -170,7 +170,7 @@ class ParametricModel(LocalModel):
         merge: Merge = "mean",
         ensemble: Ensemble | None = None,
         scores: Sequence[float] | None = None,
-        route: Route | None = None,
+        route: DocumentRoute | None = None,
         max_active: int | None = None,
         strength: float = 1.0,
         max_new_tokens: int = 48,

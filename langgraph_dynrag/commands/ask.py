@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Where = Literal["context", "parametric", "combined"]
 Missing = Literal["train", "translate", "context"]
-Route = Literal["retrieval", "lexical", "unsure", "ask"]
+Route = Literal["retrieval", "lexical", "ask"]
 Merge = Literal["mean", "sum", "score", "orthogonal", "shared_once"]
 Ensemble = Literal["mixture", "product"]
 _SHORT_ANSWER = 48
@@ -67,8 +67,7 @@ def ask(
         Route | None,
         typer.Option(
             help="How the passage whose adapter acts is chosen: by its retrieval score, by that and the words shared "
-            "with the question (unsure: unless the model is sure of its own answer), or by asking every adapter. "
-            "Default: lexical.",
+            "with the question, or by asking every adapter. Default: lexical.",
         ),
     ] = None,
     max_active: Annotated[

@@ -84,10 +84,9 @@ class ParametricInjector:
             the model's translator (milliseconds), or leave it in the `"context"`.
         strength: Factor on the updates. None: 1, or 0.1 if the text stands in the prompt too.
         route: How the passages that act are chosen: `"lexical"`, by their retrieval scores and the words that they
-            share with the question; `"unsure"`, likewise; by their `"retrieval"` scores alone; or `"ask"`, by what
-            their adapters answer. The text of all passages is used instead if none has a sentence that names what is
-            asked for (`"lexical"`), the model is sure of its own answer (`"unsure"`), or no adapter answers better
-            than the base model (`"ask"`).
+            share with the question; by their `"retrieval"` scores alone; or `"ask"`, by what their adapters answer. The
+            text of all passages is used instead if none has a sentence that names what is asked for (`"lexical"`), or
+            none answers better than the base model (`"ask"`).
         merge: How the updates are combined if several passages act: their `"mean"`, `"sum"`, `"score"`-weighted sum,
             `"orthogonal"` parts, or the sum with the recipe's start added once (`"shared_once"`).
         ensemble: Lets each adapter answer alone instead, and mixes their next-token distributions: `"mixture"` or

@@ -100,10 +100,10 @@ class ParametricNodePostprocessor(BaseNodePostprocessor):
             cheapest mode per node that `auto` allows: in context, trained or translated adapter, or both; `missing` is
             then not used.
         route: How the nodes that act are chosen: `"lexical"`, by their retrieval scores and the words that they share
-            with the question; `"unsure"`, likewise; by their `"retrieval"` scores alone; or `"ask"`, by what their
-            adapters answer: the one that gains most likelihood over the base model acts. The text of all nodes is used
-            instead if no node has a sentence that names what is asked for (`"lexical"`), the model is sure of its own
-            answer (`"unsure"`), or no adapter gains anything (`"ask"`). Nodes without an adapter are not asked.
+            with the question; by their `"retrieval"` scores alone; or `"ask"`, by what their adapters answer: the one
+            that gains most likelihood over the base model acts. The text of all nodes is used instead if no node has a
+            sentence that names what is asked for (`"lexical"`), or no adapter gains anything (`"ask"`). Nodes without
+            an adapter are not asked.
         max_active: Maximum number of nodes that act through their adapters at once, best-scored first. None for 1, or
             with `conflicts`, whose policies need several documents, for the LLM's `max_adapters`.
         others: What happens to the other nodes that have an adapter: `"omit"` leaves them out of the query, `"context"`

@@ -8,16 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from llamaindex_prag.adapter_model import AdapterModel
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.placement.candidate import Candidate
+from llamaindex_prag.placement.lexical_router import LexicalRouter
 from llamaindex_prag.placement.placer import best_scored
-from llamaindex_prag.placement.routing import Route
+from llamaindex_prag.placement.routing import Router
 from llamaindex_prag.placement.service import router_named
+from llamaindex_prag.placement.unsure_router import UnsureRouter
+from rag_backbone.checks import suggestion
 from rag_backbone.errors import AdapterError, ConfigurationError
 
-_NEED_NO_TEXT: tuple[Route, ...] = ("retrieval", "ask")
+DocumentRoute = Literal["retrieval", "lexical", "unsure", "ask"]
+"""How documents are chosen: the routes of retrieved passages, and `"unsure"`, where the model may answer alone."""
+_NEED_NO_TEXT: tuple[DocumentRoute, ...] = ("retrieval", "ask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ def choose_documents(
     documents: Sequence[str | AdapterKey],
     keys: Sequence[AdapterKey],
     *,
-    route: Route,
+    route: DocumentRoute,
     scores: Sequence[float] | None = None,
     max_active: int = 1,
 ) -> ChosenDocuments:
@@ -64,7 +70,7 @@ def choose_documents(
         )
     if scores is not None and len(scores) != len(documents):
         raise AdapterError(f"{len(scores)} scores for {len(documents)} documents; give one per document")
-    router = router_named(route, model)
+    router = _router(route, model)
     if route not in _NEED_NO_TEXT and any(isinstance(d, AdapterKey) for d in documents):
         raise ConfigurationError(
             f"route={route!r} compares the question with the documents' texts, but a document is given by its key; "
@@ -87,6 +93,13 @@ def choose_documents(
         return ChosenDocuments((), found.scores, found.refused)
     ranks = [-math.inf if score is None else score for score in found.scores]
     return ChosenDocuments(_best(keys, ranks, max_active), found.scores, why)
+
+
+def _router(route: DocumentRoute, model: AdapterModel) -> Router | None:
+    known = get_args(DocumentRoute)
+    if route not in known:
+        raise ConfigurationError(f"route is {route!r}{suggestion(str(route), known)}; known: {', '.join(known)}")
+    return UnsureRouter(LexicalRouter(bound=0), model.local) if route == "unsure" else router_named(route, model)
 
 
 def _best(keys: Sequence[AdapterKey], ranks: Sequence[float | None], count: int) -> tuple[int, ...]:

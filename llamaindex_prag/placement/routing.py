@@ -6,7 +6,6 @@ act, as many as `max_active` says:
     retrieval   by the scores with which they were retrieved
     lexical     by these and the words that they share with the question (`lexical_router`): dense scores alone often
                 prefer a passage on the same subject to the one that names what is asked for
-    unsure      likewise, and none acts where the model is sure of its own answer (`unsure_router`)
     ask         by what their adapters answer (`ask_router`)
 """
 
@@ -19,7 +18,7 @@ from typing import Literal, Protocol
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.placement.candidate import Candidate
 
-Route = Literal["retrieval", "lexical", "unsure", "ask"]
+Route = Literal["retrieval", "lexical", "ask"]
 """How the passages that act are chosen from the retrieved ones."""
 
 

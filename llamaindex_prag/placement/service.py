@@ -26,7 +26,6 @@ from llamaindex_prag.placement.lexical_router import LexicalRouter
 from llamaindex_prag.placement.maker import MadeAdapters, Maker
 from llamaindex_prag.placement.placer import Placement, Placer, best_scored
 from llamaindex_prag.placement.routing import Route, Router, RoutingScores
-from llamaindex_prag.placement.unsure_router import UnsureRouter
 from llamaindex_prag.progress import Progress
 from rag_backbone.checks import suggestion
 from rag_backbone.errors import AdapterError, ConfigurationError
@@ -218,7 +217,7 @@ def router_named(route: Route, model: AdapterModel) -> Router | None:
     """Return the router of a name; None for `"retrieval"`, which needs none.
 
     Raises:
-        ConfigurationError: If the name is unknown, or the model cannot be asked because only a server's address is
+        ConfigurationError: If the name is unknown, or the adapters cannot be asked because only a server's address is
             known.
     """
     if route not in get_args(Route):
@@ -227,6 +226,4 @@ def router_named(route: Route, model: AdapterModel) -> Router | None:
         )
     if route == "ask":
         return AskRouter(AskedAdapters(model.local))
-    if route == "unsure":
-        return UnsureRouter(LexicalRouter(bound=0), model.local)
     return LexicalRouter() if route == "lexical" else None

@@ -5,7 +5,9 @@
 What a small model knows, it often knows by heart and says with a high probability. The adapter of a passage that does
 not answer the question overwrites such an answer as readily as a guess, so none acts if p(q) reaches the bound. The
 product only falls as the answer grows, so generation ends at the token that takes it below the bound: for most
-questions one of the first three.
+questions one of the first three. The texts of such passages overwrite it as well (docs/results-parametric.md), so this
+is a way to choose documents for a model that may answer alone, and not for retrieved passages, which would be in the
+prompt where none acts.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ USERS, TOKENS = 9, 8
 NAMED = "Whose business are the papers of user {}?"
 COMBINED = [Strategy(merge) for merge in ("mean", "sum", "score", "orthogonal", "shared_once")]
 COMBINED += [Strategy(ensemble=kind) for kind in ("mixture", "product")]
-ROUTED = [Strategy(route=route, max_active=1) for route in ("lexical", "unsure", "ask")]
+ROUTED = [Strategy(route=route, max_active=1) for route in ("lexical", "ask")]
 ROUTED += [Strategy(ensemble="mixture", route="ask"), Strategy("sum", route="lexical")]
 MARGIN = 0.02
 """Minimum difference of two gains in nats, larger than what rounding may change."""

@@ -171,7 +171,7 @@ def test_the_given_nodes_are_not_changed(llm):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("route", ["lexical", "unsure", "ask", "retrieval"])
+@pytest.mark.parametrize("route", ["lexical", "ask", "retrieval"])
 async def test_the_source_nodes_of_a_response_tell_the_routers_score(llm, route, streaming, monkeypatch):
     seen = watched_events(monkeypatch)
     post = ParametricNodePostprocessor(llm=llm, route=route, missing="error", max_active=2, others="context")

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 
 import pytest
 
@@ -10,10 +11,12 @@ from llamaindex_prag.adapters.bank import AdapterBank
 from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.errors import AdapterMissingError
 from llamaindex_prag.parametric_answer import ParametricAnswer
+from llamaindex_prag.placement import choosing
 from llamaindex_prag.placement.ask_router import AskedAdapters
 from llamaindex_prag.placement.candidate import Candidate
 from llamaindex_prag.placement.choosing import choose_documents
 from llamaindex_prag.placement.lexical_router import LexicalRouter
+from llamaindex_prag.placement.unsure_router import UnsureRouter
 from rag_backbone.errors import AdapterError, ConfigurationError
 from tests.llamaindex_prag.made import random_model, random_values
 
@@ -55,6 +58,17 @@ def test_the_document_whose_adapter_gains_most_acts(model):
     assert found.scores == pytest.approx(gains, abs=1e-3)
     assert found.used == (gains.index(max(gains)),)
     assert model.answer(QUESTION, documents=keys, route="ask") == found
+
+
+def test_where_the_model_is_sure_of_its_own_answer_none_acts(model, monkeypatch):
+    scores = [0.5, 0.4, 0.5]
+    unsure = model.answer(QUESTION, documents=DOCUMENTS, route="unsure", scores=scores)
+    assert unsure == model.answer(QUESTION, documents=DOCUMENTS, route="lexical", scores=scores)
+    assert unsure.used == (2,)
+    monkeypatch.setattr(choosing, "UnsureRouter", partial(UnsureRouter, bound=1e-300))
+    found = model.answer(QUESTION, documents=DOCUMENTS, route="unsure", scores=scores)
+    assert (found, found.used) == (model.answer(QUESTION), ())
+    assert "the model is sure of its own answer" in found.why
 
 
 def test_if_no_adapter_gains_none_acts_and_the_answer_says_why(model):

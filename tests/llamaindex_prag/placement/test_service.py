@@ -114,7 +114,7 @@ def passages_about(*texts):
     return [Passage(id=t, text=t, title="", source="", score=1.0 - i / 10, metadata={}) for i, t in enumerate(texts)]
 
 
-@pytest.mark.parametrize("route", ["lexical", "unsure", "ask"])
+@pytest.mark.parametrize("route", ["lexical", "ask"])
 def test_the_routed_passage_acts_in_both_frameworks_and_its_score_is_reported(lm, store, route):
     llm = ParametricLLM(lm=lm, store=store, recipe="prag", max_adapters=3)
     for i, text in enumerate([*OTHERS, TRAINED]):

@@ -9,7 +9,6 @@ from llamaindex_prag.parametric_model import ParametricModel
 from llamaindex_prag.placement.ask_router import ANSWER_TOKENS
 from llamaindex_prag.placement.candidate import Candidate
 from llamaindex_prag.placement.lexical_router import LexicalRouter
-from llamaindex_prag.placement.service import router_named
 from llamaindex_prag.placement.unsure_router import UnsureRouter, own_answer
 from llamaindex_prag.prompts import clean_answer, prompt_ids
 from rag_backbone.errors import ConfigurationError
@@ -60,7 +59,6 @@ def test_the_other_routers_scores_are_kept_and_refused_where_the_model_is_sure(m
     assert found.scores == plain.scores
     assert "the model is sure of its own answer" in found.refused
     assert unsure.scores(QUESTION, CANDIDATES, [None] * 3) == plain
-    assert isinstance(router_named("unsure", model), UnsureRouter)
 
 
 def test_what_another_router_refuses_or_no_question_asks_is_not_answered(model):
