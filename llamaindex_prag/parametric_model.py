@@ -31,7 +31,7 @@ from rag_backbone.extras import needed_for
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from llamaindex_prag.placement.choosing import DocumentRoute
+    from llamaindex_prag.placement.routing import DocumentRoute
     from llamaindex_prag.translator.translations import Translations
     from llamaindex_prag.translator.translator import Translator
     from rag_backbone.engine.adapters import Ensemble

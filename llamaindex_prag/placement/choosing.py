@@ -8,21 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from llamaindex_prag.adapter_model import AdapterModel
 from llamaindex_prag.adapters.adapter import AdapterKey
 from llamaindex_prag.placement.candidate import Candidate
-from llamaindex_prag.placement.lexical_router import LexicalRouter
 from llamaindex_prag.placement.placer import best_scored
-from llamaindex_prag.placement.routing import Router
+from llamaindex_prag.placement.routing import DocumentRoute
 from llamaindex_prag.placement.service import router_named
-from llamaindex_prag.placement.unsure_router import UnsureRouter
-from rag_backbone.checks import suggestion
 from rag_backbone.errors import AdapterError, ConfigurationError
 
-DocumentRoute = Literal["retrieval", "lexical", "unsure", "ask"]
-"""How documents are chosen: the routes of retrieved passages, and `"unsure"`, where the model may answer alone."""
 _NEED_NO_TEXT: tuple[DocumentRoute, ...] = ("retrieval", "ask")
 
 
@@ -70,7 +65,7 @@ def choose_documents(
         )
     if scores is not None and len(scores) != len(documents):
         raise AdapterError(f"{len(scores)} scores for {len(documents)} documents; give one per document")
-    router = _router(route, model)
+    router = router_named(route, model, known=get_args(DocumentRoute))
     if route not in _NEED_NO_TEXT and any(isinstance(d, AdapterKey) for d in documents):
         raise ConfigurationError(
             f"route={route!r} compares the question with the documents' texts, but a document is given by its key; "
@@ -93,13 +88,6 @@ def choose_documents(
         return ChosenDocuments((), found.scores, found.refused)
     ranks = [-math.inf if score is None else score for score in found.scores]
     return ChosenDocuments(_best(keys, ranks, max_active), found.scores, why)
-
-
-def _router(route: DocumentRoute, model: AdapterModel) -> Router | None:
-    known = get_args(DocumentRoute)
-    if route not in known:
-        raise ConfigurationError(f"route is {route!r}{suggestion(str(route), known)}; known: {', '.join(known)}")
-    return UnsureRouter(LexicalRouter(bound=0), model.local) if route == "unsure" else router_named(route, model)
 
 
 def _best(keys: Sequence[AdapterKey], ranks: Sequence[float | None], count: int) -> tuple[int, ...]:

@@ -20,6 +20,8 @@ from llamaindex_prag.placement.candidate import Candidate
 
 Route = Literal["retrieval", "lexical", "ask"]
 """How the passages that act are chosen from the retrieved ones."""
+DocumentRoute = Literal["retrieval", "lexical", "unsure", "ask"]
+"""How documents are chosen where the model may also answer alone: as above, or `"unsure"` (`unsure_router`)."""
 
 
 @dataclass(frozen=True, slots=True)

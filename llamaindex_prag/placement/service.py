@@ -25,7 +25,8 @@ from llamaindex_prag.placement.candidate import Candidate, Making, PlacementPlan
 from llamaindex_prag.placement.lexical_router import LexicalRouter
 from llamaindex_prag.placement.maker import MadeAdapters, Maker
 from llamaindex_prag.placement.placer import Placement, Placer, best_scored
-from llamaindex_prag.placement.routing import Route, Router, RoutingScores
+from llamaindex_prag.placement.routing import DocumentRoute, Route, Router, RoutingScores
+from llamaindex_prag.placement.unsure_router import UnsureRouter
 from llamaindex_prag.progress import Progress
 from rag_backbone.checks import suggestion
 from rag_backbone.errors import AdapterError, ConfigurationError
@@ -213,17 +214,17 @@ class PlacementService:
         return original or self._model.find(candidate.text)
 
 
-def router_named(route: Route, model: AdapterModel) -> Router | None:
+def router_named(route: DocumentRoute, model: AdapterModel, *, known: Sequence[str] = get_args(Route)) -> Router | None:
     """Return the router of a name; None for `"retrieval"`, which needs none.
 
     Raises:
-        ConfigurationError: If the name is unknown, or the adapters cannot be asked because only a server's address is
-            known.
+        ConfigurationError: If the name is not among the `known` ones, or model and adapters cannot be asked because
+            only a server's address is known.
     """
-    if route not in get_args(Route):
-        raise ConfigurationError(
-            f"route is {route!r}{suggestion(str(route), get_args(Route))}; known: {', '.join(get_args(Route))}"
-        )
+    if route not in known:
+        raise ConfigurationError(f"route is {route!r}{suggestion(str(route), known)}; known: {', '.join(known)}")
+    if route == "unsure":
+        return UnsureRouter(LexicalRouter(bound=0), model.local)
     if route == "ask":
         return AskRouter(AskedAdapters(model.local))
     return LexicalRouter() if route == "lexical" else None

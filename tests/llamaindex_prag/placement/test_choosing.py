@@ -11,7 +11,7 @@ from llamaindex_prag.adapters.bank import AdapterBank
 from llamaindex_prag.adapters.recipe import get_recipe
 from llamaindex_prag.errors import AdapterMissingError
 from llamaindex_prag.parametric_answer import ParametricAnswer
-from llamaindex_prag.placement import choosing
+from llamaindex_prag.placement import service
 from llamaindex_prag.placement.ask_router import AskedAdapters
 from llamaindex_prag.placement.candidate import Candidate
 from llamaindex_prag.placement.choosing import choose_documents
@@ -65,10 +65,12 @@ def test_where_the_model_is_sure_of_its_own_answer_none_acts(model, monkeypatch)
     unsure = model.answer(QUESTION, documents=DOCUMENTS, route="unsure", scores=scores)
     assert unsure == model.answer(QUESTION, documents=DOCUMENTS, route="lexical", scores=scores)
     assert unsure.used == (2,)
-    monkeypatch.setattr(choosing, "UnsureRouter", partial(UnsureRouter, bound=1e-300))
+    monkeypatch.setattr(service, "UnsureRouter", partial(UnsureRouter, bound=1e-300))
     found = model.answer(QUESTION, documents=DOCUMENTS, route="unsure", scores=scores)
     assert (found, found.used) == (model.answer(QUESTION), ())
     assert "the model is sure of its own answer" in found.why
+    with pytest.raises(ConfigurationError, match="route is 'unsure'; known: retrieval, lexical, ask"):
+        service.router_named("unsure", model)  # retrieved passages would be in the prompt
 
 
 def test_if_no_adapter_gains_none_acts_and_the_answer_says_why(model):
